@@ -3,7 +3,7 @@
 //!
 //! - Keys and values can be any bytes. A URL has them percent-encoded.
 //! - JSON has text where the bytes are text, as `key` and `value`, and base64 otherwise, as
-//!   `key_base64` and `value_base64`.
+//!   `key_base64` and `value_base64`. A large text with many escapes is in base64 too.
 //! - No request and no store is known here.
 
 use std::time::{Duration, SystemTime};
@@ -27,6 +27,9 @@ pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Maximum number of operations or keys in a request, and of keys on a page.
 pub(crate) const ITEMS_MAX: usize = 10_000;
+
+/// Maximum size of a text that JSON has as text whatever its escapes take, in bytes.
+const ESCAPED_MAX: usize = 1 << 20;
 
 /// The code of a refusal because a key does not exist.
 pub(crate) const KEY_NOT_FOUND: &str = "key_not_found";
@@ -55,12 +58,29 @@ pub(crate) fn percent_encoded(bytes: &[u8]) -> String {
     text
 }
 
-/// Returns bytes as text if they are text, and as base64 otherwise.
+/// Returns bytes as JSON has them: as text if they are text, and as base64 otherwise.
 pub(crate) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text), None),
-        Err(_) => (None, Some(STANDARD.encode(bytes))),
+    match as_text(bytes) {
+        Some(text) => (Some(text), None),
+        None => (None, Some(STANDARD.encode(bytes))),
     }
+}
+
+/// Returns bytes as text if JSON has them as text.
+///
+/// A large text whose escapes take more room than base64 does is not: a value of the largest size
+/// that the server accepts could otherwise take six times as much, more than a client reads.
+pub(crate) fn as_text(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let is_compact = bytes.len() <= ESCAPED_MAX || {
+        let escapes = bytes.iter().map(|byte| match byte {
+            b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 1,
+            0..0x20 => 5,
+            _ => 0,
+        });
+        escapes.sum::<usize>() <= bytes.len() / 3
+    };
+    is_compact.then_some(text)
 }
 
 /// Decodes base64.
@@ -99,5 +119,23 @@ mod tests {
         assert_eq!((text, base64.as_deref()), (None, Some("/w==")));
         assert_eq!(base64_decoded("/w==").unwrap(), b"\xff");
         assert!(base64_decoded("?").is_err());
+    }
+
+    #[test]
+    fn a_large_text_takes_at_most_as_much_as_base64() {
+        let json = |bytes: &[u8]| {
+            let (text, base64) = text_or_base64(bytes);
+            (text.is_some(), serde_json::to_string(&(text, base64)).unwrap().len())
+        };
+        let large = |byte: u8| vec![byte; ESCAPED_MAX + 1];
+        for byte in 0..0x80 {
+            let is_escaped = byte < 0x20 || b"\"\\".contains(&byte);
+            let (is_text, size) = json(&large(byte));
+            assert_eq!(is_text, !is_escaped, "{byte:#x}");
+            assert!(size <= ESCAPED_MAX / 3 * 4 + 100, "{byte:#x}: {size}");
+        }
+        // Prose has a few line ends, and a small value is text whatever is in it.
+        assert!(json("line\n".repeat(ESCAPED_MAX / 4).as_bytes()).0);
+        assert!(json(&vec![0; ESCAPED_MAX]).0);
     }
 }

@@ -101,7 +101,9 @@ impl FailedAttempt {
                 let fails = self.is_passing || has_timed_out;
                 if fails { ServerSign::Fails } else { ServerSign::Works }
             }
-            ClientError::Server { .. } | ClientError::InvalidAnswer { .. } => ServerSign::Works,
+            ClientError::Server { .. }
+            | ClientError::AnswerTooLarge { .. }
+            | ClientError::InvalidAnswer { .. } => ServerSign::Works,
             _ => ServerSign::None,
         }
     }

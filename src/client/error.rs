@@ -65,8 +65,16 @@ pub enum ClientError {
         /// The id of the request.
         request_id: String,
     },
-    /// The answer is not one that a server of this crate gives, or is larger than the
-    /// [limit](super::ClientOptions::answer_size_limit).
+    /// The answer, or a change of the feed, is larger than the
+    /// [limit](super::ClientOptions::answer_size_limit). A feed continues behind that change.
+    #[error("the answer has more than {limit} bytes, the client's limit (request {request_id})")]
+    AnswerTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+        /// The id of the request.
+        request_id: String,
+    },
+    /// The answer is not one that a server of this crate gives.
     #[error("the answer of {url} is not understood: {reason} (request {request_id})")]
     InvalidAnswer {
         /// The server.
@@ -128,6 +136,7 @@ impl ClientError {
             | Self::Timeout { request_id, .. }
             | Self::CircuitOpen { request_id, .. }
             | Self::Server { request_id, .. }
+            | Self::AnswerTooLarge { request_id, .. }
             | Self::InvalidAnswer { request_id, .. }
             | Self::ValueLeftOut { request_id, .. }
             | Self::Conflict { request_id, .. } => Some(request_id),
@@ -140,7 +149,7 @@ impl ClientError {
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
             Self::Connection { was_sent, .. } => *was_sent,
-            Self::Timeout { .. } | Self::InvalidAnswer { .. } => true,
+            Self::Timeout { .. } | Self::AnswerTooLarge { .. } | Self::InvalidAnswer { .. } => true,
             Self::Server { status, .. } => *status >= 500,
             _ => false,
         }

@@ -55,6 +55,8 @@ struct RemoteEvent {
     name: String,
     id: String,
     data: String,
+    /// Whether its data was left out because it is larger than an answer may be.
+    is_too_large: bool,
 }
 
 impl Client {
@@ -175,6 +177,10 @@ impl RemoteChanges {
         }
         let position = self.read_position(stream, &event)?;
         self.position = Some(position);
+        if event.is_too_large {
+            let limit = self.client.transport.options.answer_size_limit;
+            return Err(ClientError::AnswerTooLarge { limit, request_id });
+        }
         let change = match event.name.as_str() {
             "put" | "delete" => change(&event, position),
             _ => return Ok(None),
@@ -221,21 +227,19 @@ fn change(event: &RemoteEvent, position: Position) -> Result<FedChange, String> 
 }
 
 impl EventStream {
-    /// Reads the next event, whose lines have at most this many bytes, or returns why there is
-    /// none.
+    /// Reads the next event, or returns why there is none. If its data has more than this many
+    /// bytes, leaves them out.
     fn next(&mut self, size_max: u64) -> Result<RemoteEvent, String> {
         let mut event = RemoteEvent::default();
         loop {
-            let mut line = Vec::new();
-            let read = self.lines.by_ref().take(size_max).read_until(b'\n', &mut line);
-            read.map_err(|error| error.to_string())?;
-            if line.last() != Some(&b'\n') {
-                return Err("the server has ended the stream".into());
-            }
+            let Some(line) = self.line(size_max)? else {
+                event.is_too_large = true;
+                continue;
+            };
             let line = String::from_utf8(line).map_err(|error| error.to_string())?;
             let line = line.trim_end_matches(['\n', '\r']);
             if line.is_empty() {
-                if event.name.is_empty() {
+                if event.name.is_empty() && !event.is_too_large {
                     continue;
                 }
                 return Ok(event);
@@ -246,6 +250,9 @@ impl EventStream {
             match name {
                 "event" => value.clone_into(&mut event.name),
                 "id" => value.clone_into(&mut event.id),
+                "data" if (event.data.len() + value.len()) as u64 > size_max => {
+                    event.is_too_large = true;
+                }
                 "data" => {
                     if !event.data.is_empty() {
                         event.data.push('\n');
@@ -255,6 +262,22 @@ impl EventStream {
                 _ => {}
             }
         }
+    }
+
+    /// Reads a line with its end. Skips it and returns `None` if it has more than this many bytes.
+    fn line(&mut self, size_max: u64) -> Result<Option<Vec<u8>>, String> {
+        let mut line = Vec::new();
+        let read = self.lines.by_ref().take(size_max).read_until(b'\n', &mut line);
+        read.map_err(|error| error.to_string())?;
+        if line.last() == Some(&b'\n') {
+            return Ok(Some(line));
+        }
+        let is_cut = line.len() as u64 == size_max;
+        drop(line);
+        if is_cut && self.lines.skip_until(b'\n').map_err(|error| error.to_string())? > 0 {
+            return Ok(None);
+        }
+        Err("the server has ended the stream".into())
     }
 }
 

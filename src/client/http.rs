@@ -209,8 +209,8 @@ impl Transport {
         let body = response.body_mut().with_config().limit(limit).read_to_vec();
         let body = body.map_err(|error| match error {
             ureq::Error::BodyExceedsLimit(_) => {
-                let reason = format!("it has more than {limit} bytes");
-                FailedAttempt::lasting(self.invalid(id, reason))
+                let request_id = id.to_owned();
+                FailedAttempt::lasting(ClientError::AnswerTooLarge { limit, request_id })
             }
             error => self.failed(&error, id),
         })?;

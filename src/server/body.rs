@@ -135,8 +135,18 @@ pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiFailure> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| ApiFailure::invalid(format!("the body: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        let reason = error.to_string();
+        if reason.starts_with(TOO_MANY) {
+            ApiFailure::too_many_items(ITEMS_MAX)
+        } else {
+            ApiFailure::invalid(format!("the body: {reason}"))
+        }
+    })
 }
+
+/// How the error of a list begins that is too long.
+const TOO_MANY: &str = "too many items";
 
 /// A list of at most [`ITEMS_MAX`] items. A longer one is refused before all of it is in memory.
 #[derive(Debug)]
@@ -161,7 +171,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         let mut items = Vec::new();
         while let Some(item) = sequence.next_element()? {
             if items.len() == ITEMS_MAX {
-                return Err(A::Error::custom(format!("more than {ITEMS_MAX} items; split it")));
+                return Err(A::Error::custom(TOO_MANY));
             }
             items.push(item);
         }

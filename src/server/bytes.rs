@@ -38,15 +38,15 @@ impl Serialize for Base64Text<'_> {
     }
 }
 
-/// Returns bytes as text if they are text, and as base64 otherwise, without a copy.
+/// Returns bytes as text or as base64, as `dialect` says, without a copy.
 pub(super) fn lent_text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<Base64Text<'_>>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text), None),
-        Err(_) => (None, Some(Base64Text(bytes))),
+    match dialect::as_text(bytes) {
+        Some(text) => (Some(text), None),
+        None => (None, Some(Base64Text(bytes))),
     }
 }
 
-/// Returns bytes as text if they are text, and as base64 otherwise.
+/// Returns bytes as text or as base64, as `dialect` says.
 fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     let (text, base64) = dialect::text_or_base64(bytes);
     (text.map(str::to_owned), base64)

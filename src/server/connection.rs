@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::EXPECT;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +27,7 @@ use super::idle::{IdleConnections, OpenRequest, RegisteredConnection};
 use super::patient::PatientStream;
 use super::state::{ServerState, StopSignal};
 use super::tls::TlsSetup;
+use super::unread::IncomingBody;
 
 /// Maximum number of headers of a request.
 const HEADERS_MAX: usize = 100;
@@ -41,6 +43,8 @@ pub(super) struct ConnectionContext {
     http: http1::Builder,
     idle_timeout: Duration,
     write_timeout: Duration,
+    /// How long the rest of a body is read after an answer that came without it.
+    discard_timeout: Duration,
 }
 
 impl ConnectionContext {
@@ -52,8 +56,9 @@ impl ConnectionContext {
             .max_buf_size(options.header_size_limit)
             .max_headers(HEADERS_MAX);
         let (idle_timeout, write_timeout) = (options.idle_timeout, options.write_timeout);
-        let (stop, idle) = (state.stop.clone(), Arc::default());
-        Self { router, tls, stop, idle, http, idle_timeout, write_timeout }
+        let (stop, idle) = (state.stop.clone(), Arc::clone(&state.connections));
+        let discard_timeout = options.request_timeout;
+        Self { router, tls, stop, idle, http, idle_timeout, write_timeout, discard_timeout }
     }
 }
 
@@ -96,10 +101,13 @@ async fn talk<S>(
 {
     let router = context.router.clone();
     let activity = Arc::clone(registered.activity());
-    let handled = Arc::clone(&activity);
+    let (handled, discard_timeout) = (Arc::clone(&activity), context.discard_timeout);
     let service = service_fn(move |request: Request<Incoming>| {
         let under_way = OpenRequest::begin(&handled);
-        let mut request = request.map(Body::new);
+        // A client that sees a refusal before it is asked for the body does not send it.
+        let waits = request.headers().contains_key(EXPECT);
+        let mut request =
+            request.map(|body| Body::new(IncomingBody::new(body, waits, discard_timeout)));
         request.extensions_mut().insert(PeerAddress(peer));
         let answer = router.clone().call(request);
         async { answer.await.map(|answer| answer.map(|body| under_way.with_body(body))) }

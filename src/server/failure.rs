@@ -92,6 +92,16 @@ impl ApiFailure {
         Self { status, detail, code: "invalid_request", header: None }
     }
 
+    /// Returns the refusal that names the fields of two refusals.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        if let (FailureDetail::Fields(all), FailureDetail::Fields(more)) =
+            (&mut self.detail, other.detail)
+        {
+            all.extend(more);
+        }
+        self
+    }
+
     pub(super) fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }

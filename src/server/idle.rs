@@ -11,9 +11,11 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// The idle connections of a server.
+/// The connections of a server, and which of them are idle.
 #[derive(Debug, Default)]
 pub(super) struct IdleConnections {
+    /// Number of open connections.
+    open: AtomicU64,
     /// Lock 9: the connections without a request, in the order in which they became idle.
     queue: Mutex<IdleQueue>,
     /// Wakes the task that waits for a connection to become idle.
@@ -44,6 +46,16 @@ impl IdleConnections {
                 () = change.notified() => {}
             }
         }
+    }
+
+    /// Returns how many connections are open.
+    pub(super) fn open_count(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many of them are idle.
+    pub(super) fn idle_count(&self) -> usize {
+        self.with_queue(|queue| queue.waiting.len())
     }
 
     /// Tells the connection that has been idle for longest to end. Returns whether there is one.
@@ -101,6 +113,7 @@ impl RegisteredConnection {
     /// Registers a new connection, which is idle.
     pub(super) fn new(registry: &Arc<IdleConnections>) -> Self {
         let (registry, activity) = (Arc::clone(registry), Arc::default());
+        registry.open.fetch_add(1, Ordering::Relaxed);
         let mut this = Self { registry, activity, ticket: None };
         this.settle();
         this
@@ -148,6 +161,7 @@ impl RegisteredConnection {
 impl Drop for RegisteredConnection {
     fn drop(&mut self) {
         self.leave();
+        self.registry.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

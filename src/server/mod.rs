@@ -64,6 +64,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unread;
 mod v1;
 
 use std::fmt;

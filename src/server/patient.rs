@@ -12,6 +12,12 @@ use tokio::time::{Sleep, sleep};
 
 use super::idle::ConnectionActivity;
 
+/// Maximum size of what the kernel has not sent yet, in bytes. Without a limit, it takes megabytes,
+/// and the next write waits until a third of them is free: a client that reads slowly, but all the
+/// time, would seem not to read.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT_MAX: u32 = 256 << 10;
+
 /// A stream that fails once a write has made no progress for a while. Without this, a client that
 /// stops reading would keep its connection, and the answer in memory, for as long as it likes.
 pub(super) struct PatientStream {
@@ -28,6 +34,9 @@ impl PatientStream {
         limit: Duration,
         activity: Arc<ConnectionActivity>,
     ) -> Self {
+        // Without this, slow clients have less patience to hope for, and nothing else changes.
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX);
         Self { stream, limit, activity, waiting: None }
     }
 
@@ -91,5 +100,37 @@ impl AsyncWrite for PatientStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(context);
         self.watched(context, shut)
+    }
+}
+
+#[cfg(all(test, any(target_os = "android", target_os = "linux")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_of_an_answer_lies_unsent_in_the_kernel() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = tokio::net::TcpSocket::new_v4().unwrap();
+            client.set_recv_buffer_size(64 << 10).unwrap();
+            let client = client.connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = PatientStream::new(stream, Duration::MAX, Arc::default());
+            let piece = vec![b'x'; 64 << 10];
+            let mut written = 0;
+            // The client does not read, so this ends with a write that has to wait.
+            loop {
+                let polled = std::future::poll_fn(|context| {
+                    Poll::Ready(Pin::new(&mut stream).poll_write(context, &piece))
+                });
+                match polled.await {
+                    Poll::Ready(size) => written += size.unwrap(),
+                    Poll::Pending => break,
+                }
+            }
+            assert!(written < 1 << 20, "{written}");
+            drop(client);
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! The life of a server: it accepts connections, and ends in order.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -22,18 +23,12 @@ const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// Serves until the server stops, and closes the store.
 pub(super) fn run(
     server: Server,
-    mut should_stop: impl FnMut() -> bool + Send + 'static,
+    should_stop: impl FnMut() -> bool + Send + 'static,
 ) -> Result<(), ServerError> {
     let Server { listener, address, tls, state } = server;
     let runtime = runtime(&state)?;
     log_start(&state, address);
-    let stop = state.stop.clone();
-    runtime.spawn(async move {
-        while !should_stop() {
-            sleep(ASKED).await;
-        }
-        stop.raise();
-    });
+    let asking = ask(should_stop, &state)?;
     runtime.spawn(Arc::clone(&state).observe());
     let context = ConnectionContext::new(routes::router(&state), tls, &state);
     let ended = runtime.block_on(async {
@@ -41,12 +36,33 @@ pub(super) fn run(
         accept(listener, context, &state).await;
         Ok::<_, std::io::Error>(())
     });
+    state.stop.raise();
+    asking.thread().unpark();
+    // If the function has panicked, the server could only be stopped by others.
+    let _ = asking.join();
     // Waits for the calls of the store that have begun. A backup cannot be told to stop, and a disk
     // may hang.
     runtime.shutdown_timeout(state.options.calls_timeout);
     tracing::info!(target: "bitcask::server", event = "server_stopped", %address);
     let closed = close(state);
     ended.map_err(|source| ServerError::Runtime { source }).and(closed)
+}
+
+/// Asks whether to stop, on a thread of its own: the threads that handle requests may be busy.
+fn ask(
+    mut should_stop: impl FnMut() -> bool + Send + 'static,
+    state: &ServerState,
+) -> Result<JoinHandle<()>, ServerError> {
+    let stop = state.stop.clone();
+    let asking = std::thread::Builder::new().name("bitcask-server-stop".into()).spawn(move || {
+        while !stop.is_raised() {
+            if should_stop() {
+                stop.raise();
+            }
+            std::thread::park_timeout(ASKED);
+        }
+    });
+    asking.map_err(|source| ServerError::Runtime { source })
 }
 
 fn runtime(state: &ServerState) -> Result<Runtime, ServerError> {

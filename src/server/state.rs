@@ -2,9 +2,9 @@
 //!
 //! - A call that may wait for the disk runs on a thread of the pool. At most `store_threads` of
 //!   them run or wait in the pool; the requests of others wait without a thread.
-//! - A get of one key runs where the request is handled, as long as it only touches memory: all
-//!   shards are filled and all segments mapped, which `observe` checks every second. It may still
-//!   fault a page in: decision 58.
+//! - A get of one key whose value is small runs where the request is handled, as long as it only
+//!   touches memory: all shards are filled and all segments mapped, which `observe` checks every
+//!   second. It may still fault a page in: decision 58.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::failure::ApiFailure;
 use super::follow::StoreFollower;
 use super::gate::rate::ClientRates;
+use super::idle::IdleConnections;
 use super::meta::requests::RequestFigures;
 use super::options::ServerOptions;
 use crate::error::Result;
 use crate::fs::files_limit;
 use crate::replica::Replica;
-use crate::store::Bitcask;
+use crate::store::{Bitcask, BoundedGet, Version};
 use crate::value::Value;
 
 /// The state as handlers receive it.
@@ -36,6 +37,7 @@ pub(super) struct ServerState {
     pub(super) is_private: bool,
     pub(super) stop: StopSignal,
     pub(super) requests: RequestFigures,
+    pub(super) connections: Arc<IdleConnections>,
     pub(super) rate: Option<ClientRates>,
     pub(super) started: Instant,
     /// Permits of calls of the store on the pool.
@@ -71,6 +73,7 @@ impl ServerState {
             is_private,
             stop: StopSignal::new(),
             requests: RequestFigures::default(),
+            connections: Arc::default(),
             rate: options.requests_per_second.map(ClientRates::new),
             started: Instant::now(),
             calls: permits(options.store_threads),
@@ -112,9 +115,9 @@ impl ServerState {
         self.blocking(permit.ok(), call).await
     }
 
-    /// Calls the store to get a single key: here if that only touches memory, and otherwise on the
-    /// pool.
-    pub(super) async fn get<T: Send + 'static>(
+    /// Looks up a single key without its value: here if that only touches memory, and otherwise on
+    /// the pool.
+    pub(super) async fn look<T: Send + 'static>(
         self: &Arc<Self>,
         call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T, ApiFailure> {
@@ -122,6 +125,22 @@ impl ServerState {
             return Ok(call(self)?);
         }
         self.on_pool(call).await
+    }
+
+    /// Reads a single key: here if that only touches memory and the value is small, and otherwise
+    /// on the pool. All of a value is read to verify it.
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        key: Vec<u8>,
+    ) -> Result<Option<(Value, Version)>, ApiFailure> {
+        if self.gets_in_memory.load(Ordering::Relaxed) {
+            match self.db.get_versioned_up_to(&key, VALUE_INLINE_MAX)? {
+                BoundedGet::Absent => return Ok(None),
+                BoundedGet::Found(value, version) => return Ok(Some((value, version))),
+                BoundedGet::Larger => {}
+            }
+        }
+        self.on_pool(move |state| state.db.get_versioned(key)).await
     }
 
     /// Turns a value into another form: here if it is small, and otherwise on the pool.
@@ -210,6 +229,9 @@ impl ServerState {
 /// Maximum size of a value or a body that is converted where its request is handled, in bytes.
 pub(super) const INLINE_MAX: usize = 64 << 10;
 
+/// Maximum size of a value that is read where its request is handled, in bytes.
+const VALUE_INLINE_MAX: u32 = 64 << 10;
+
 /// How often the server looks whether gets touch only memory.
 const OBSERVED: Duration = Duration::from_secs(1);
 
@@ -234,5 +256,36 @@ impl StopSignal {
     pub(super) async fn raised(&self) {
         // The sender exists as long as this does, so there is no error.
         let _ = self.0.subscribe().wait_for(|raised| *raised).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+    use crate::options::Options;
+
+    #[test]
+    fn a_large_value_is_read_on_the_pool() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(dir.path(), Options::new()).unwrap();
+        let large = vec![b'x'; usize::try_from(VALUE_INLINE_MAX).unwrap() + 1];
+        db.put("small", large.get(1..).unwrap()).unwrap();
+        db.put("large", &large).unwrap();
+        let options = ServerOptions::new().store_threads(1);
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
+        state.gets_in_memory.store(true, Ordering::Relaxed);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let only_thread = Arc::clone(&state.calls).acquire_owned().await.unwrap();
+            assert!(state.get(b"small".to_vec()).await.unwrap().is_some());
+            assert!(state.get(b"none".to_vec()).await.unwrap().is_none());
+            let mut get = std::pin::pin!(state.get(b"large".to_vec()));
+            let waits = std::future::poll_fn(|task| Poll::Ready(get.as_mut().poll(task)));
+            assert!(waits.await.is_pending());
+            drop(only_thread);
+            assert!(get.await.unwrap().is_some_and(|(value, _)| value == large));
+        });
     }
 }

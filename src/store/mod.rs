@@ -42,6 +42,8 @@ pub use merging::control::MergePause;
 pub use point::batch::Batch;
 pub use point::compare_and_swap::CompareAndSwapError;
 pub use point::ttl::{Expiry, Ttl};
+#[cfg(feature = "server")]
+pub(crate) use point::version::BoundedGet;
 pub use point::version::Version;
 pub use read_only::ReadOnly;
 pub use reader::Reader;

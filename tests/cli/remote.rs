@@ -106,6 +106,23 @@ fn changes_of_a_server_are_watched() {
 }
 
 #[test]
+fn a_watch_that_fails_says_where_it_resumes() {
+    let (there, here) = (Sandbox::new(), Sandbox::empty());
+    there.run(["put", "large", &"x".repeat(2000)]).ended(0);
+    there.run(["put", "small", "v"]).ended(0);
+    let start = ["server", "start", "--port", "0", "--body-size-limit", "1000"];
+    let server = Serving::start(&mut there.bitcask(start));
+    let watch = ["--server", server.url.as_str(), "watch", "-n", "1", "--since"];
+    let failed = here.run([&watch[..], &["start"]].concat());
+    failed.failed(3, "left out the value");
+    let position = failed.err.lines().find_map(|line| line.strip_prefix("resume with --since "));
+    let rest = here.run([&watch[..], &[position.unwrap()]].concat());
+    assert_eq!(rest.ended(0), "put\tsmall\tv\n");
+    server.signal("-TERM");
+    assert_eq!(server.ended().0, Some(0));
+}
+
+#[test]
 fn a_command_that_needs_the_directory_says_so() {
     let sandbox = Sandbox::new();
     for args in [&["verify"][..], &["clear"], &["backup", "b"], &["server", "start"], &["init"]] {

@@ -308,3 +308,20 @@ fn put(server: &Serving, redis: &str, client: usize, number: u64) -> std::io::Re
     let is_stored = answer.starts_with("HTTP/1.1 204") || answer.starts_with("+OK\r\n");
     if is_stored { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    for format in ["json", "text"] {
+        let sandbox = Sandbox::empty();
+        let args = ["server", "start", "--port", "0", "--log-format", format];
+        let mut server = Serving::start(&mut sandbox.bitcask(args));
+        // The pipe holds 64 KiB, and each of these requests makes more than 1 KiB of lines.
+        let key = "k".repeat(500);
+        for _ in 0..200 {
+            let answer = server.ask(&format!("GET /kv/{key}"), "");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        server.signal("-TERM");
+        assert_eq!(server.child.wait().unwrap().code(), Some(0), "{format}");
+    }
+}

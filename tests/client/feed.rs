@@ -68,6 +68,36 @@ fn a_value_that_is_left_out_is_an_error_after_which_the_feed_continues() {
 }
 
 #[test]
+fn a_value_of_control_characters_arrives_like_any_other() {
+    let server = Running::new();
+    // As text in JSON, it would take six times as much.
+    let value = vec![0; 2 << 20];
+    server.db.put("k", &value).unwrap();
+    let client = Client::new(prompt(&server.url).answer_size_limit(4 << 20)).unwrap();
+    let Operation::Put { value: fed, .. } = next(&mut client.changes(Position::START)).operation
+    else {
+        panic!("it was put")
+    };
+    assert!(fed == value);
+    let pairs: Vec<_> = client.iter().collect::<Result<_, _>>().unwrap();
+    assert_eq!(pairs, [(b"k".to_vec().into(), value.into())]);
+}
+
+#[test]
+fn a_change_that_is_too_large_for_the_client_is_an_error_after_which_the_feed_continues() {
+    let server = Running::new();
+    let client = Client::new(prompt(&server.url).answer_size_limit(10_000)).unwrap();
+    server.db.put("large", vec![b'x'; 20_000]).unwrap();
+    server.db.put("small", "v").unwrap();
+    let mut changes = client.changes(Position::START);
+    let error = changes.recv().unwrap_err();
+    assert!(matches!(error, ClientError::AnswerTooLarge { limit: 10_000, .. }), "{error:?}");
+    assert_ne!(changes.resume_position(), Position::START);
+    assert_eq!(next(&mut changes).key, "small");
+    assert_eq!(changes.resume_position(), server.db.position());
+}
+
+#[test]
 fn history_that_is_gone_is_an_error_of_its_own() {
     let server = Running::new();
     let client = server.client();

@@ -94,6 +94,28 @@ fn metrics_have_the_form_of_prometheus() {
 }
 
 #[test]
+fn metrics_count_connections() {
+    let server = Running::new();
+    let mut idle = server.client();
+    idle.send("GET", "/health", &[], b"").has(200);
+    let mut busy = server.client();
+    busy.begin("PUT", "/v1/keys/k", &[("expect", "100-continue")], 1);
+    assert_eq!(busy.head().status, 100);
+    let mut asking = server.client();
+    let mut counts = || {
+        let page = asking.send("GET", "/metrics", &[], b"").has(200).text();
+        ["bitcask_http_connections ", "bitcask_http_connections_idle "].map(|name| {
+            let value = page.lines().find_map(|line| line.strip_prefix(name));
+            value.unwrap_or_else(|| panic!("{name} in {page}")).parse::<u64>().unwrap()
+        })
+    };
+    // A connection is idle a moment after its answer.
+    while counts() != [3, 1] {}
+    drop(busy);
+    while counts() != [2, 1] {}
+}
+
+#[test]
 fn pages_are_pages() {
     let server = Running::new();
     for path in ["/docs", "/redoc", "/dashboard"] {

@@ -44,6 +44,25 @@ fn head_has_the_headers_of_get() {
 }
 
 #[test]
+fn head_reads_no_value_and_knows_no_range() {
+    let server = Running::new();
+    server.put("k", "0123456789");
+    let done = || server.get("/v1/stats").has(200).value()["done"].clone();
+    let before = done();
+    for range in ["bytes=0-3", "bytes=99-"] {
+        let head = server.send("HEAD", "/v1/keys/k", &[("range", range)], b"").has(200);
+        assert_eq!(head.header("content-length"), Some("10"));
+        assert_eq!(head.header("content-range"), None);
+    }
+    let after = done();
+    assert_eq!(after["bytes_read"], before["bytes_read"]);
+    assert_eq!(after["hits"].as_u64().unwrap(), before["hits"].as_u64().unwrap() + 2);
+    let tag = server.get("/v1/keys/k").header("etag").unwrap().to_owned();
+    server.send("HEAD", "/v1/keys/k", &[("if-none-match", &tag)], b"").has(304);
+    server.send("HEAD", "/v1/keys/k", &[("if-match", "\"1\"")], b"").has(412);
+}
+
+#[test]
 fn parts_of_values_are_read() {
     let server = Running::new();
     server.put("k", "0123456789");
@@ -238,7 +257,8 @@ fn many_values_are_read_at_once() {
     ]});
     server.json("POST", "/v1/get", body).is(200, expected);
     let many = format!("{{\"keys\":[{}]}}", vec!["\"a\""; 10_001].join(","));
-    server.json("POST", "/v1/get", &many).has(400);
+    let refused = server.json("POST", "/v1/get", &many).has(413);
+    assert_eq!(refused.value()["code"], "too_large");
     server.json("POST", "/v1/get", r#"{"keys":[7]}"#).has(400);
 }
 

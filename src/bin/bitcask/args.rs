@@ -12,7 +12,7 @@ use crate::commands::{
     init, list, merge, mode, put, repair, segments, shell, stats, ttl, verify, watch,
 };
 use crate::exit;
-use crate::log_lines::{LogFormat, LogLevel, LogOptions};
+use crate::log_lines::{LogOptions, UsualLines};
 use crate::output::Format;
 
 /// Inspects, changes, repairs and moves key-value stores.
@@ -219,11 +219,11 @@ impl Command {
     }
 
     /// Returns which log lines the command prints unless the user has chosen others.
-    pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
+    pub(crate) fn usual_lines(&self) -> UsualLines {
         match self {
             #[cfg(feature = "server")]
             Self::Server(args) => args.usual_lines(),
-            _ => (LogLevel::Off, LogFormat::Text),
+            _ => UsualLines::of_command(),
         }
     }
 }

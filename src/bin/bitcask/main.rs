@@ -13,6 +13,7 @@ mod input;
 mod interrupt;
 mod legacy;
 mod log_lines;
+mod log_queue;
 mod open;
 mod output;
 mod program;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         None => run(arguments),
     });
     let exit = ended.unwrap_or_else(|failure| failure.report());
+    log_queue::flush();
     ExitCode::from(exit.code())
 }
 

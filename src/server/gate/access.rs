@@ -11,9 +11,27 @@ use tracing::Level;
 
 use super::PeerAddress;
 use super::request_id::RequestId;
+use crate::dialect::percent_encoded;
 
-/// Maximum length of a path in the log, in bytes.
+/// Length from which a path is cut off in the log, in bytes.
 const PATH_LEN_MAX: usize = 512;
+
+/// Returns the beginning of a path as printable ASCII. A client can send other characters without
+/// an escape, and some of them would change how a terminal shows the line.
+fn printable(path: &str) -> String {
+    let mut text = String::with_capacity(path.len().min(PATH_LEN_MAX));
+    for char in path.chars() {
+        if char.is_ascii_graphic() {
+            text.push(char);
+        } else {
+            text.push_str(&percent_encoded(char.encode_utf8(&mut [0; 4]).as_bytes()));
+        }
+        if text.len() >= PATH_LEN_MAX {
+            break;
+        }
+    }
+    text
+}
 
 /// What the log says about a request. Keys are part of paths, and so of the log; values are not.
 #[derive(Debug)]
@@ -34,8 +52,7 @@ impl AccessNote {
         if !tracing::enabled!(target: "bitcask::server", Level::ERROR) {
             return None;
         }
-        // What is not printable is percent-encoded in a path.
-        let path: String = request.uri().path().chars().take(PATH_LEN_MAX).collect();
+        let path = printable(request.uri().path());
         let client =
             peer.map_or_else(|| "-".to_owned(), |PeerAddress(address)| address.to_string());
         let note = Self { id: id.clone(), method: request.method().clone(), path, client };
@@ -79,5 +96,18 @@ impl AccessNote {
                 duration_ms
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_the_log_is_printable_and_not_too_long() {
+        assert_eq!(printable("/kv/a%20b~"), "/kv/a%20b~");
+        assert_eq!(printable("/kv/\u{9b}\u{202e}\u{e9}"), "/kv/%C2%9B%E2%80%AE%C3%A9");
+        let long = printable(&"\u{202e}".repeat(PATH_LEN_MAX));
+        assert!(long.len() >= PATH_LEN_MAX && long.len() < PATH_LEN_MAX + 9);
     }
 }

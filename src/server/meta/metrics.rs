@@ -57,6 +57,13 @@ fn page(state: &ServerState) -> String {
         page.replica(replica);
     }
     page.requests(&state.requests.totals());
+    let connections = &state.connections;
+    let name = "bitcask_http_connections";
+    page.describe(name, "gauge", MetricUnit::Count, "Connections that are open.");
+    page.sample(name, None, &connections.open_count().to_string());
+    let name = "bitcask_http_connections_idle";
+    page.describe(name, "gauge", MetricUnit::Count, "Open connections without a request.");
+    page.sample(name, None, &connections.idle_count().to_string());
     let name = "bitcask_http_body_bytes";
     page.describe(name, "gauge", MetricUnit::Bytes, "Memory that the bodies of requests take.");
     page.sample(name, None, &state.body_memory().to_string());

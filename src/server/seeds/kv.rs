@@ -109,8 +109,7 @@ pub(in super::super) async fn get(
     uri: Uri,
 ) -> Result<Response, SeedFailure> {
     let key = key_of(&uri, KV)?;
-    let wanted = key.clone();
-    let Some(value) = state.get(move |state| state.db.get(wanted)).await? else {
+    let Some((value, _)) = state.get(key.clone().into_bytes()).await? else {
         let answer = KvAnswer { key: &key, value: None, found: false };
         return Ok(BoundedAnswer::of(&state, &answer)?);
     };

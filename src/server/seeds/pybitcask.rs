@@ -131,10 +131,9 @@ pub(in super::super) async fn put(
     let stored = state.on_pool(move |state| {
         // Moves the permit of its memory too.
         let body = body;
-        let fields = BodyFields::read(&headers, &body.bytes)?;
-        let key = fields.key()?;
+        let (key, value) = BodyFields::read(&headers, &body.bytes)?.pair()?;
         reserved::check(key.as_bytes())?;
-        state.db.put(&key, values::stored_form(fields.json_value()?))?;
+        state.db.put(&key, values::stored_form(value))?;
         Ok::<_, ApiFailure>(key)
     });
     Ok(Json(PutAnswer { status: "success", key: stored.await? }))
@@ -188,8 +187,7 @@ pub(in super::super) async fn get(
     uri: Uri,
 ) -> Result<Response, SeedFailure> {
     let key = key_of(&uri, "/get/")?;
-    let wanted = key.clone();
-    let Some(value) = state.get(move |state| state.db.get(wanted)).await? else {
+    let Some((value, _)) = state.get(key.clone().into_bytes()).await? else {
         let answer = PairAnswer { key: &key, value: None, found: false };
         return Ok(BoundedAnswer::of(&state, &answer)?);
     };

@@ -14,22 +14,43 @@ use crate::server::body::may_be_json;
 use crate::server::failure::{ApiFailure, FieldProblem};
 
 /// The fields of a body that any of the dialects knows. All others are ignored.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(super) struct BodyFields<'a> {
-    #[serde(borrow, deserialize_with = "present")]
+    /// `None` if it is missing. A field that is there can be `null`.
     key: Option<&'a RawValue>,
-    #[serde(borrow, deserialize_with = "present")]
     value: Option<&'a RawValue>,
-    #[serde(borrow, deserialize_with = "present")]
     data: Option<&'a RawValue>,
 }
 
-/// Reads a field that is there, even if it is `null`.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+impl<'de: 'a, 'a> Deserialize<'de> for BodyFields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// Reads fields. If one is there twice, the last one counts, as in Python.
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = BodyFields<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = BodyFields::default();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = Some(map.next_value()?);
+            match name.as_str() {
+                "key" => fields.key = value,
+                "value" => fields.value = value,
+                "data" => fields.data = value,
+                _ => {}
+            }
+        }
+        Ok(fields)
+    }
 }
 
 fn problem(loc: &[&str], msg: impl Into<String>, kind: &'static str) -> ApiFailure {
@@ -66,7 +87,7 @@ impl<'a> BodyFields<'a> {
     }
 
     /// Returns the key.
-    pub(super) fn key(&self) -> Result<String, ApiFailure> {
+    fn key(&self) -> Result<String, ApiFailure> {
         string("key", self.key)
     }
 
@@ -75,8 +96,17 @@ impl<'a> BodyFields<'a> {
         string("value", self.value)
     }
 
+    /// Returns the key, and the value, which can be any JSON.
+    pub(super) fn pair(&self) -> Result<(String, &'a RawValue), ApiFailure> {
+        match (self.key(), self.json_value()) {
+            (Ok(key), Ok(value)) => Ok((key, value)),
+            (Err(key), Err(value)) => Err(key.and(value)),
+            (Err(failure), Ok(_)) | (Ok(_), Err(failure)) => Err(failure),
+        }
+    }
+
     /// Returns the value, which can be any JSON.
-    pub(super) fn json_value(&self) -> Result<&'a RawValue, ApiFailure> {
+    fn json_value(&self) -> Result<&'a RawValue, ApiFailure> {
         self.value.ok_or_else(|| problem(&["body", "value"], "Field required", "missing"))
     }
 
@@ -175,6 +205,22 @@ mod tests {
         assert_eq!(wrong(fields.pairs()), r#"["body","data"] dict_type"#);
         let half = read(r#"{"key":"\ud800"}"#).unwrap();
         assert_eq!(wrong(half.key()), r#"["body","key"] string_unicode"#);
+    }
+
+    #[test]
+    fn all_that_is_missing_is_said() {
+        let failure = read("{}").unwrap().pair().unwrap_err();
+        let FailureDetail::Fields(problems) = failure.detail else { panic!() };
+        let places: Vec<_> = problems.iter().map(|problem| problem.loc.last().unwrap()).collect();
+        assert_eq!(places, ["key", "value"]);
+        assert_eq!(wrong(read(r#"{"key":"k"}"#).unwrap().pair()), r#"["body","value"] missing"#);
+        assert_eq!(wrong(read(r#"{"value":1}"#).unwrap().pair()), r#"["body","key"] missing"#);
+    }
+
+    #[test]
+    fn the_last_field_of_a_name_counts() {
+        let fields = read(r#"{"value":"a","other":1,"value":"b","other":2}"#).unwrap();
+        assert_eq!(fields.text_value().unwrap(), "b");
     }
 
     #[test]

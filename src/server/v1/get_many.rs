@@ -107,7 +107,7 @@ impl WantedKey {
     responses(
         (status = 200, description = "The keys, and their values", body = GetAnswer),
         (status = 400, description = "The body has not the expected form", body = FailureBody),
-        (status = 413, description = "The values have more than 16 MiB together", body = FailureBody),
+        (status = 413, description = "There are more than 10,000 keys, or more than 16 MiB of values", body = FailureBody),
         (status = 503, description = "Other requests use all memory for bodies and answers", body = FailureBody),
     )
 )]

@@ -2,7 +2,9 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::Response;
 use tokio::sync::OwnedSemaphorePermit;
@@ -11,14 +13,13 @@ use super::conditions::{Conditions, Verdict, entity_tag, is_tag};
 use super::ranges::{WantedPart, wanted};
 use super::times;
 use crate::dialect;
-use crate::error::Error;
 use crate::options::WriteOptions;
 use crate::server::body;
 use crate::server::bytes::percent_decoded;
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::reserved;
 use crate::server::state::{ServerState, SharedServer};
-use crate::store::{Reader, Ttl, Version};
+use crate::store::{Ttl, Version};
 use crate::value::Value;
 
 /// Seconds that a key has left or gets. `keep` keeps what it has.
@@ -105,42 +106,49 @@ pub(in super::super) async fn read(
 ) -> Result<Response, ApiFailure> {
     let key = key_of(&uri)?;
     let conditions = Conditions::read(&headers)?;
-    let found = state.get(move |state| {
-        if method == Method::HEAD {
-            return with_ttl(&state.db, &key);
-        }
-        Ok(state.db.get_versioned(&key)?.map(|(value, version)| (value, version, None)))
-    });
-    let found = found.await?;
-    let current = found.as_ref().map(|(_, version, _)| *version);
+    if method == Method::HEAD {
+        return head(&state, key, &conditions).await;
+    }
+    let found = state.get(key).await?;
+    let current = found.as_ref().map(|(_, version)| *version);
     match (conditions.verdict(current), found) {
         (Verdict::Differs, _) => Err(ApiFailure::unmet_condition(current.map(entity_tag))),
         (_, None) => Err(ApiFailure::no_such_key()),
-        (Verdict::Same, Some((_, version, ttl))) => {
-            let mut response = described(Body::empty(), version, ttl);
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        (Verdict::Same, Some((_, version))) => Ok(not_modified(version, None)),
+        (Verdict::Holds, Some((value, version))) => lent(&state, value, version, &headers),
+    }
+}
+
+/// Returns the headers that a get would have, and the time that the key has left. The value is not
+/// read, and a range counts for a get alone.
+async fn head(
+    state: &SharedServer,
+    key: Vec<u8>,
+    conditions: &Conditions,
+) -> Result<Response, ApiFailure> {
+    let found = state.look(move |state| {
+        let db = &state.db;
+        db.look(&key, |stored| (Version::of(stored), stored.raw_size(), db.ttl_of(stored)))
+    });
+    let found = found.await?;
+    let current = found.as_ref().map(|(version, ..)| *version);
+    match (conditions.verdict(current), found) {
+        (Verdict::Differs, _) => Err(ApiFailure::unmet_condition(current.map(entity_tag))),
+        (_, None) => Err(ApiFailure::no_such_key()),
+        (Verdict::Same, Some((version, _, ttl))) => Ok(not_modified(version, Some(ttl))),
+        (Verdict::Holds, Some((version, size, ttl))) => {
+            let mut response = whole(Body::empty(), version, Some(ttl));
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
             Ok(response)
-        }
-        (Verdict::Holds, Some((value, version, ttl))) => {
-            lent(&state, value, version, ttl, &headers)
         }
     }
 }
 
-/// Maximum number of attempts to read a key that changes meanwhile.
-const ATTEMPTS_MAX: u32 = 10;
-
-/// Returns a value with its version, and the lifetime of the same version.
-fn with_ttl(db: &Reader, key: &[u8]) -> Result<Option<(Value, Version, Option<Ttl>)>, Error> {
-    for _ in 0..ATTEMPTS_MAX {
-        let Some((value, version)) = db.get_versioned(key)? else { return Ok(None) };
-        // The key may expire, or change, between the two.
-        let Some(ttl) = db.ttl(key)? else { continue };
-        if db.get_versioned(key)?.is_some_and(|(_, now)| now == version) {
-            return Ok(Some((value, version, Some(ttl))));
-        }
-    }
-    Err(Error::Conflict { attempts: ATTEMPTS_MAX })
+/// Returns the answer to a client that has the value.
+fn not_modified(version: Version, ttl: Option<Ttl>) -> Response {
+    let mut response = described(Body::empty(), version, ttl);
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
 }
 
 /// A value on its way to the client. If it takes memory of its own, that is counted until it is
@@ -171,7 +179,6 @@ fn lent(
     state: &ServerState,
     value: Value,
     version: Version,
-    ttl: Option<Ttl>,
     headers: &HeaderMap,
 ) -> Result<Response, ApiFailure> {
     let size = value.len();
@@ -183,10 +190,7 @@ fn lent(
         WantedPart::Unsatisfiable => return Err(ApiFailure::unsatisfiable_range(size as u64)),
         WantedPart::Bytes(part) => (bytes.slice(part.clone()), Some(part)),
     };
-    let mut response = described(Body::from(bytes), version, ttl);
-    let octets = HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(CONTENT_TYPE, octets);
-    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let mut response = whole(Body::from(bytes), version, None);
     if let Some(part) = part {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let last = part.end.saturating_sub(1);
@@ -194,6 +198,15 @@ fn lent(
         response.headers_mut().extend(place.map(|place| (CONTENT_RANGE, place)));
     }
     Ok(response)
+}
+
+/// Returns an answer with a value, which can also be read in parts.
+fn whole(body: Body, version: Version, ttl: Option<Ttl>) -> Response {
+    let mut response = described(body, version, ttl);
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, octets);
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response
 }
 
 /// Returns an answer with the headers that describe a key.

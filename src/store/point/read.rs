@@ -90,11 +90,7 @@ impl Reader {
     ///
     /// As [`get`](Self::get), if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let guard = self.inner.pin();
-        let reading = guard.read();
-        let exists = self.inner.locate(key.as_ref(), &guard)?.is_some();
-        reading.seen(exists);
-        Ok(exists)
+        Ok(self.look(key.as_ref(), |_| ())?.is_some())
     }
 
     /// Returns the size in bytes of a key's value as it was put, or `None` if the key is absent or
@@ -119,11 +115,22 @@ impl Reader {
     /// # }
     /// ```
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
+        self.look(key.as_ref(), |stored| stored.raw_size().into())
+    }
+
+    /// Reads the header of a key's entry, without its value. Returns `None` if the key is absent or
+    /// expired.
+    #[inline]
+    pub(crate) fn look<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&StoredEntry<'_>) -> T,
+    ) -> Result<Option<T>> {
         let guard = self.inner.pin();
         let reading = guard.read();
-        let stored = self.inner.locate(key.as_ref(), &guard)?;
+        let stored = self.inner.locate(key, &guard)?;
         reading.seen(stored.is_some());
-        Ok(stored.map(|stored| stored.raw_size().into()))
+        Ok(stored.as_ref().map(read))
     }
 }
 

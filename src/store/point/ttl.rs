@@ -15,6 +15,7 @@ use crate::clock::system_time;
 use crate::entry::Header;
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
+use crate::segment::StoredEntry;
 use crate::segment::write::draft::Draft;
 use crate::store::transaction::back_off;
 use crate::store::{Bitcask, Inner, Reader};
@@ -87,11 +88,7 @@ impl Reader {
     /// ```
     #[doc(alias = "expiretime")]
     pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Expiry>> {
-        let guard = self.inner.pin();
-        let reading = guard.read();
-        let stored = self.inner.locate(key.as_ref(), &guard)?;
-        reading.seen(stored.is_some());
-        Ok(stored.map(|stored| Expiry::of(stored.expiry())))
+        self.look(key.as_ref(), |stored| Expiry::of(stored.expiry()))
     }
 
     /// Returns when a key expires, or `None` if the key is absent or expired.
@@ -122,16 +119,15 @@ impl Reader {
     /// # }
     /// ```
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
-        let guard = self.inner.pin();
-        let reading = guard.read();
-        let stored = self.inner.locate(key.as_ref(), &guard)?;
-        reading.seen(stored.is_some());
+        self.look(key.as_ref(), |stored| self.ttl_of(stored))
+    }
+
+    /// Returns the time left of an entry that `look` has found.
+    pub(crate) fn ttl_of(&self, stored: &StoredEntry<'_>) -> Ttl {
         // The key may expire between the two readings of the clock, but it existed at the first.
-        Ok(stored.map(|stored| {
-            let expiry = stored.expiry();
-            let now = expiry.map_or(0, |_| self.inner.clock.read().of(stored.timestamp()));
-            Ttl::of(expiry, now)
-        }))
+        let expiry = stored.expiry();
+        let now = expiry.map_or(0, |_| self.inner.clock.read().of(stored.timestamp()));
+        Ttl::of(expiry, now)
     }
 }
 

@@ -80,14 +80,35 @@ impl Reader {
     /// ```
     #[doc(alias = "gets")]
     pub fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Version)>> {
+        Ok(match self.get_versioned_up_to(key.as_ref(), u32::MAX)? {
+            BoundedGet::Found(value, version) => Some((value, version)),
+            // No value is larger than this.
+            BoundedGet::Absent | BoundedGet::Larger => None,
+        })
+    }
+
+    /// Like [`get_versioned`](Self::get_versioned), but does not touch a value that is larger than
+    /// this: to verify one takes as long as to read it.
+    pub(crate) fn get_versioned_up_to(&self, key: &[u8], size_max: u32) -> Result<BoundedGet> {
         let guard = self.inner.pin();
         let reading = guard.read();
-        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else {
+        let Some(stored) = self.inner.locate(key, &guard)? else {
             reading.miss();
-            return Ok(None);
+            return Ok(BoundedGet::Absent);
         };
+        if stored.raw_size() > size_max {
+            return Ok(BoundedGet::Larger);
+        }
         let value = self.inner.value(&stored)?;
         reading.hit(stored.raw_size());
-        Ok(Some((value, Version::of(&stored))))
+        Ok(BoundedGet::Found(value, Version::of(&stored)))
     }
+}
+
+/// What a get of a value up to a size has found.
+#[derive(Debug)]
+pub(crate) enum BoundedGet {
+    Absent,
+    Larger,
+    Found(Value, Version),
 }

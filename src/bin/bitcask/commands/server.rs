@@ -16,7 +16,7 @@ use super::redis_port::{RedisArgs, RedisPort, RunningPort};
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
 use crate::interrupt::{self, StoppableWork};
-use crate::log_lines::{LogFormat, LogLevel};
+use crate::log_lines::{LogLevel, UsualLines};
 use crate::output::Format;
 use crate::program::Program;
 use crate::remote;
@@ -105,11 +105,11 @@ impl ServerArgs {
     }
 
     /// Returns which log lines are printed unless the user has chosen others.
-    pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
+    pub(crate) fn usual_lines(&self) -> UsualLines {
         match &self.command {
-            ServerCommand::Start(args) if args.debug => (LogLevel::Debug, LogFormat::Json),
-            ServerCommand::Start(_) => (LogLevel::Info, LogFormat::Json),
-            ServerCommand::Stop | ServerCommand::Promote => (LogLevel::Off, LogFormat::Text),
+            ServerCommand::Start(args) if args.debug => UsualLines::of_server(LogLevel::Debug),
+            ServerCommand::Start(_) => UsualLines::of_server(LogLevel::Info),
+            ServerCommand::Stop | ServerCommand::Promote => UsualLines::of_command(),
         }
     }
 }

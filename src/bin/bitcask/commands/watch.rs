@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use bitcask::client::Client;
+use bitcask::client::{Client, RemoteChanges};
 use bitcask::{Change, Changes, Operation, Position, ReadOnly};
 use clap::Args;
 
@@ -77,6 +77,19 @@ fn watch_server(
     };
     let end = if args.no_wait { Some(client.stats()?.position) } else { None };
     let printer = program.printer(Format::Plain)?;
+    let ended = follow_server(&mut changes, end, args, printer);
+    if !matches!(ended, Err(Failure::ClosedPipe)) {
+        say(format_args!("resume with --since {}", changes.resume_position()));
+    }
+    ended.map(|()| Exit::Done)
+}
+
+fn follow_server(
+    changes: &mut RemoteChanges,
+    end: Option<Position>,
+    args: &WatchArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0 && end.is_none_or(|end| changes.resume_position() < end) {
         if let Some(change) = changes.recv()? {
@@ -86,8 +99,7 @@ fn watch_server(
             left -= 1;
         }
     }
-    say(format_args!("resume with --since {}", changes.resume_position()));
-    Ok(Exit::Done)
+    Ok(())
 }
 
 fn follow(

@@ -20,7 +20,7 @@ use crate::args::Global;
 use crate::commands::serve_as_before;
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
-use crate::log_lines::{LogFormat, LogLevel, LogOptions};
+use crate::log_lines::{LogLevel, LogOptions, UsualLines};
 use crate::open;
 use crate::output::bytes::escaped_lines;
 use crate::program::Program;
@@ -153,7 +153,7 @@ fn program() -> Program {
 /// Serves a store over HTTP, and prints log lines as the old servers did.
 fn serve(dir: &Path, host: &str, port: u16, level: LogLevel) -> Result<(), Failure> {
     let mut program = program();
-    LogOptions::default().start((level, LogFormat::Json));
+    LogOptions::default().start(UsualLines::of_server(level));
     serve_as_before(dir, host, port, &mut program)?;
     program.finish()
 }
