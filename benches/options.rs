@@ -90,9 +90,9 @@ fn measure(options: Options) -> Figures {
     let write = |keys: &[keys::Key]| keys.iter().for_each(|key| db.put(key, VALUE).unwrap());
     let put = rate(count, || write(&orders[0]));
     let get = rate(wanted.len(), || {
-        wanted
-            .iter()
-            .for_each(|key| assert!(db.get_with(key, |value| value == VALUE).unwrap().unwrap()));
+        for key in &wanted {
+            assert!(db.get_with(key, |value| value == VALUE).unwrap().unwrap());
+        }
     });
     let overwrite = rate(count, || write(&orders[1]));
     db.close().unwrap();

@@ -34,7 +34,7 @@ impl PatientStream {
         limit: Duration,
         activity: Arc<ConnectionActivity>,
     ) -> Self {
-        // Without this, slow clients have less patience to hope for, and nothing else changes.
+        // If this fails, only clients that read slowly suffer.
         #[cfg(any(target_os = "android", target_os = "linux"))]
         let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX);
         Self { stream, limit, activity, waiting: None }
