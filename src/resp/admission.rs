@@ -74,6 +74,14 @@ pub(super) fn find(args: &[Bytes]) -> Result<(usize, &'static CommandSpec), Repl
     })
 }
 
+/// Returns whether a line comes from a browser or another client of HTTP: a request that posts, or
+/// the header that every request has. A web page can make a browser send such a request to any
+/// port, with commands in its body. So nothing after the line may run.
+pub(super) fn is_http(args: &[Bytes]) -> bool {
+    let name = args.first().map_or(&b""[..], |name| &**name);
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
 impl Session {
     /// Decides whether a command may run.
     pub(super) fn admit(&self, args: &[Bytes]) -> Result<(usize, &'static CommandSpec), Refused> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use super::encoding::HASHES_MARK;
+use super::encoding::{HASHES_MARK, decode_key};
 use super::ledger::Ledger;
 use super::refusal::{Answer, refused, refused_with};
 use super::syncing::Syncer;
@@ -101,6 +101,15 @@ impl Database {
 
     pub(super) fn set_has_hashes(&self, yes: bool) {
         self.has_hashes.store(yes, Ordering::Release);
+    }
+
+    /// Counts the keys of Redis that have not expired, one by one.
+    pub(super) fn key_count(&self) -> Result<u64> {
+        let mut count = 0;
+        for key in self.store.keys_unordered() {
+            count += u64::from(decode_key(&key?).is_some());
+        }
+        Ok(count)
     }
 
     /// Notes that a get has copied a value: the store has compressed values from earlier.

@@ -17,6 +17,7 @@ use super::counts::add;
 use super::database::Database;
 use super::encoding::{StoredContent, decode_key, decode_value, encode_key};
 use super::events::{EventClass, KeyEvent};
+use super::ledger::changes_from_now;
 use super::server_state::RespState;
 use crate::error::Result;
 use crate::store::{Change, Changes, Operation};
@@ -46,7 +47,7 @@ impl Followers {
             if database.ledger.is_followed() {
                 continue;
             }
-            let changes = database.store.changes(database.store.position())?;
+            let changes = changes_from_now(&database.store)?;
             database.ledger.set_followed(true);
             let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
             let run = move || FeedFollower::new(for_thread, followed).run(changes);
@@ -100,20 +101,20 @@ impl FeedFollower {
             match changes.recv_timeout(self.patience()) {
                 Ok(Some(change)) => self.changed(&change),
                 Ok(None) => {}
-                Err(error) if error.needs_resync() => {
-                    // Everything was removed at once, or this thread is too far behind.
-                    let state = &self.state;
-                    match self.database.ledger.resume(&self.database.store) {
-                        Ok((again, is_gap)) => {
-                            changes = again;
-                            if is_gap {
-                                state.tracker.all_changed(&state.peers);
-                            }
+                // Everything was removed at once, this thread is too far behind, or the store cannot
+                // be read. In any case it goes on: caches that are told of nothing stay wrong.
+                Err(_) => match self.database.ledger.resume(&self.database.store) {
+                    Ok((again, is_gap)) => {
+                        changes = again;
+                        if is_gap {
+                            self.state.tracker.all_changed(&self.state.peers);
                         }
-                        Err(_) => return self.database.ledger.set_followed(false),
                     }
-                }
-                Err(_) => return self.database.ledger.set_followed(false),
+                    Err(_) => {
+                        self.state.tracker.all_changed(&self.state.peers);
+                        thread::sleep(LOOK_INTERVAL);
+                    }
+                },
             }
             self.expire();
             if !self.state.is_listened_to() {

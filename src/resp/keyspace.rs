@@ -9,6 +9,7 @@
 //!   together, before it sends their replies.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,6 +74,8 @@ pub(super) struct Deeds {
     pub(super) has_flushed_all: bool,
     /// Whether a hash was begun or changed.
     pub(super) has_hashed: bool,
+    /// What was done in other databases.
+    pub(super) elsewhere: Vec<(Arc<Database>, Deeds)>,
 }
 
 /// The keys of one database during one command.
@@ -116,6 +119,7 @@ impl<'a> Keyspace<'a> {
         self.deeds.events.extend(deeds.events);
         self.deeds.has_written |= deeds.has_written;
         self.deeds.has_flushed |= deeds.has_flushed;
+        self.deeds.elsewhere.extend(deeds.elsewhere);
         result
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::database::Database;
+use super::encoding::encode_key;
 use super::keyspace::{Deeds, Keyspace};
 use super::refusal::{Answer, Refusal};
 use crate::options::TransactionOptions;
@@ -29,10 +30,14 @@ pub(super) fn in_transaction<T>(
                 Ok((Err(refusal), Deeds::default()))
             }
             Ok(result) => {
-                for key in &keys {
-                    database.ledger.note(key);
+                for key in keys {
+                    let stored = encode_key(&key);
+                    // The log has no deletion of a key that did not exist.
+                    if tx.contains_key(&stored)? || tx.snapshot().contains_key(&stored)? {
+                        database.ledger.note(&key);
+                        noted.insert(key);
+                    }
                 }
-                noted = keys;
                 Ok((Ok(result), deeds))
             }
         }

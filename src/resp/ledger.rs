@@ -21,6 +21,16 @@ use crate::store::{Bitcask, Changes, Position};
 /// twice.
 const NOTES_MAX: usize = 1 << 20;
 
+/// Begins the feed of a store at the present. A clear or a merge may end it before it has begun.
+pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
+    loop {
+        match store.changes(store.position()) {
+            Err(error) if error.needs_resync() => {}
+            begun => return begun,
+        }
+    }
+}
+
 /// Own changes that the follower has not met yet.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -65,7 +75,7 @@ impl Ledger {
             Some(Err(error)) if !error.needs_resync() => return Err(error),
             _ => {}
         }
-        let changes = store.changes(store.position())?;
+        let changes = changes_from_now(store)?;
         self.notes().clear();
         Ok((changes, true))
     }

@@ -42,6 +42,7 @@ mod database;
 mod encoding;
 mod events;
 mod followers;
+mod gets;
 mod glob;
 mod holding;
 mod hub;
@@ -61,6 +62,8 @@ mod reply_memory;
 mod server;
 mod server_state;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod settings;
 mod shown_settings;
 mod syncing;

@@ -1,5 +1,6 @@
 //! What others see of a client, and taking it out of that again.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,10 +11,27 @@ use super::reply::{Protocol, Reply};
 use super::session::{ReplyMode, Session};
 use super::transaction::CommandQueue;
 
+/// Returns the arguments of a command as the slow log shows them: without a new password.
+pub(super) fn without_secrets<'a>(args: &'a [Bytes], spec: &CommandSpec) -> Cow<'a, [Bytes]> {
+    if spec.name != "config|set" {
+        return Cow::Borrowed(args);
+    }
+    let mut shown = args.to_vec();
+    for pair in shown.get_mut(2..).unwrap_or_default().chunks_mut(2) {
+        if let [name, value] = pair
+            && name.eq_ignore_ascii_case(b"requirepass")
+        {
+            *value = Bytes::from_static(b"(redacted)");
+        }
+    }
+    Cow::Owned(shown)
+}
+
 impl Session {
     /// Shows a command to the clients that see all of them.
     pub(super) fn show_monitors(&self, args: &[Bytes], spec: &CommandSpec) {
-        if !self.state.hub.has_monitors() || spec.flags.has(CommandFlags::NO_MONITOR) {
+        let hidden = CommandFlags::NO_MONITOR.and(CommandFlags::ADMIN);
+        if !self.state.hub.has_monitors() || spec.flags.has(hidden) {
             return;
         }
         let line = monitor_line(args, self.database.number, &self.peer.address);
@@ -66,7 +84,8 @@ impl Session {
             self.state.tracker.end(id);
         }
         self.queue = None;
-        self.watched.clear();
+        self.subscribed_size = 0;
+        self.forget_watched();
         self.replies = ReplyMode::On;
         self.caching = None;
     }

@@ -70,6 +70,8 @@ pub(super) const NO_SUCH_KEY: &str = "ERR no such key";
 pub(super) const OVERFLOW: &str = "ERR increment or decrement would overflow";
 pub(super) const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 
+pub(super) const TOO_LARGE: &str = "ERR the replies are too large to be sent at once";
+
 pub(super) fn syntax<T>() -> Answer<T> {
     refused(SYNTAX)
 }

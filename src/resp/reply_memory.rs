@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::refusal::{Answer, refused};
+use super::refusal::{Answer, TOO_LARGE, refused};
 use super::reply::Reply;
 
 /// Maximum size of several replies, or of several strings of one reply, in memory, in bytes. A
@@ -28,7 +28,7 @@ impl ReplyMemory {
         self.measure(reply);
         self.count += 1;
         if self.count > 1 && self.size > HELD_MAX {
-            return refused("ERR the replies are too large to be sent at once");
+            return refused(TOO_LARGE);
         }
         Ok(())
     }

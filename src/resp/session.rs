@@ -1,7 +1,10 @@
 //! What the server knows about one client, and how one of its commands runs.
 //!
-//! The order of what a command causes is that of Redis: the messages that it sends to its own
-//! client, then its reply, then the news of keys that the client has cached.
+//! - The order of what a command causes is that of Redis: the messages that it sends to its own
+//!   client, then its reply, then the news of keys that the client has cached.
+//! - What others send while a client that tracks keys reads comes after the reply. The reply may
+//!   have the value before a change, and the news of the change has to be the later of the two. So
+//!   does what a transaction of such a client sends to the client itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,14 +13,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
+use super::admission::is_http;
+use super::commands_table::{CommandFlags, CommandSpec, Handler};
 use super::counts::add;
 use super::database::Database;
-use super::encoding::encode_key;
 use super::events::KeyEvent;
-use super::holding::{Holding, StoredString};
 use super::keyspace::{Deeds, Keyspace};
 use super::peers::Peer;
+use super::presence::without_secrets;
 use super::refusal::{Answer, Refusal};
 use super::reply::{Protocol, Reply};
 use super::reply_buffer::ReplyBuffer;
@@ -28,6 +31,16 @@ use crate::replica::{Pass, Replica};
 
 /// Number of arguments above which a command counts as slow.
 const FEW_ARGUMENTS: usize = 1000;
+
+/// Maximum size of the names that a client watches, and of those that it subscribes to.
+pub(super) const NAMES_SIZE_MAX: usize = 64 << 20;
+/// About how much memory a name takes besides its bytes.
+const NAME_OVERHEAD: usize = 256;
+
+/// Returns about how much memory names take.
+pub(super) fn size_of_names<'a>(names: impl IntoIterator<Item = &'a Bytes>) -> usize {
+    names.into_iter().map(|name| name.len() + NAME_OVERHEAD).sum()
+}
 
 /// Which replies a client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +75,10 @@ pub(super) struct Session {
     pub(super) queue: Option<CommandQueue>,
     /// By the number of the database, and the key.
     pub(super) watched: BTreeMap<(usize, Bytes), Watched>,
+    pub(super) watched_size: usize,
     pub(super) channels: BTreeSet<Bytes>,
     pub(super) patterns: BTreeSet<Bytes>,
+    pub(super) subscribed_size: usize,
     pub(super) tracking: Option<TrackingMode>,
     /// What `CLIENT CACHING` has said about the next command.
     pub(super) caching: Option<bool>,
@@ -80,7 +95,7 @@ pub(super) struct Session {
     /// lasts as long as a batch of commands.
     pub(super) pass: Option<Pass>,
     /// When the last command ended, or the batch began.
-    clock: Instant,
+    pub(super) clock: Instant,
     tally: CallTally,
     /// Changed keys that caches are told of after the reply.
     changed: Vec<Bytes>,
@@ -99,8 +114,10 @@ impl Session {
             is_authenticated: !state.parameters.has_password(),
             queue: None,
             watched: BTreeMap::new(),
+            watched_size: 0,
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
+            subscribed_size: 0,
             tracking: None,
             caching: None,
             replies: ReplyMode::On,
@@ -130,11 +147,17 @@ impl Session {
 
     /// Runs a command and appends its reply.
     pub(super) fn run(&mut self, args: &[Bytes]) {
+        if is_http(args) {
+            self.is_closing = true;
+            return;
+        }
         let (found, reply) = match self.admit(args) {
             Ok((at, spec)) => {
                 self.show_monitors(args, spec);
                 self.last_command = spec.name;
-                (Some((at, spec)), self.execute(args, at, spec))
+                let holds_news = self.begin_command(spec);
+                let reply = self.execute(args, at, spec);
+                (Some((at, spec, holds_news)), reply)
             }
             Err((at, reply)) => {
                 if let Some(queue) = &mut self.queue {
@@ -148,17 +171,22 @@ impl Session {
             }
         };
         self.count_error(&reply);
-        self.reply(&reply);
+        self.reply(&reply, found.is_some_and(|(_, _, holds_news)| holds_news));
         let (now, failed) = (Instant::now(), u64::from(reply.is_error()));
         let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
-        let Some((at, spec)) = found else { return };
+        let Some((at, spec, _)) = found else { return };
+        if self.queue.is_none() && !spec.name.starts_with("client") {
+            // It was said about this command, whether it has read a key or not.
+            self.caching = None;
+        }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.count(at, 1, micros, failed);
         let parameters = &self.state.parameters;
         let limit = u64::try_from(parameters.slower_than.load(Ordering::Relaxed));
         if limit.is_ok_and(|limit| micros >= limit) && !spec.flags.has(CommandFlags::NO_SLOW_LOG) {
             let len = parameters.slow_len.load(Ordering::Relaxed);
-            self.state.counts.note_slow(args, took, &self.peer, len);
+            let args = without_secrets(args, spec);
+            self.state.counts.note_slow(&args, took, &self.peer, len);
         }
     }
 
@@ -184,9 +212,22 @@ impl Session {
         }
     }
 
+    /// Prepares for a command. Returns whether news that come from now on have to wait for its
+    /// reply.
+    pub(super) fn begin_command(&mut self, spec: &CommandSpec) -> bool {
+        let reads = spec.flags.has(CommandFlags::READ) || spec.name == "exec";
+        let holds_news = reads && self.tracking.is_some();
+        if holds_news {
+            self.peer.outbox.take_into(&mut self.out);
+        }
+        holds_news
+    }
+
     /// Appends a reply, between what the command has sent before and what it causes after.
-    fn reply(&mut self, reply: &Reply) {
-        self.peer.outbox.take_into(&mut self.out);
+    pub(super) fn reply(&mut self, reply: &Reply, holds_news: bool) {
+        if !holds_news {
+            self.peer.outbox.take_into(&mut self.out);
+        }
         let is_confirmation = matches!(reply, Reply::Several(_));
         match self.replies {
             // Subscriptions are confirmed as messages are sent: whether replies are wanted or not.
@@ -233,7 +274,7 @@ impl Session {
                 let mut space = Keyspace::new(&self.database);
                 let result = run(&mut space, args);
                 let deeds = space.deeds;
-                if deeds.has_written || !deeds.events.is_empty() {
+                if deeds.has_written || !deeds.events.is_empty() || !deeds.elsewhere.is_empty() {
                     self.done_here(deeds);
                 }
                 result
@@ -245,7 +286,8 @@ impl Session {
     /// Reports what a command has done in the selected database.
     fn done_here(&mut self, deeds: Deeds) {
         let needs_sync = deeds.has_written && self.database.syncs_each_write();
-        if needs_sync || deeds.has_flushed || !deeds.events.is_empty() {
+        let has_more = !deeds.events.is_empty() || !deeds.elsewhere.is_empty();
+        if needs_sync || deeds.has_flushed || has_more {
             let database = Arc::clone(&self.database);
             self.done(&database, deeds);
         }
@@ -259,6 +301,9 @@ impl Session {
         self.has_flushed |= deeds.has_flushed;
         for event in deeds.events {
             self.report(database, event);
+        }
+        for (other, deeds) in deeds.elsewhere {
+            self.done(&other, deeds);
         }
     }
 
@@ -303,65 +348,6 @@ impl Session {
     pub(super) fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
         self.peer.outbox.set_protocol(protocol);
-    }
-
-    /// Returns whether nothing but the values matters to a `GET`.
-    pub(super) fn is_plain(&self) -> bool {
-        self.queue.is_none()
-            && !self.is_kept_out()
-            && self.is_authenticated
-            && self.tracking.is_none()
-            && self.replies == ReplyMode::On
-            && !self.is_monitor
-            && !self.is_subscriber()
-            && !self.state.hub.has_monitors()
-            && self.peer.outbox.is_empty()
-    }
-
-    /// Runs `GET`s that have arrived together, and appends their replies up to a size. Returns how
-    /// many it has answered, at least one.
-    pub(super) fn get_many(&mut self, keys: &[&Bytes], size: usize) -> usize {
-        let mut stored: Vec<_> = keys.iter().map(|key| encode_key(key)).collect();
-        stored.truncate(self.database.fitting(&stored, size as u64));
-        let values = self.database.store.get_many(&stored);
-        let (mut answered, mut failed) = (0, 0);
-        let mut answer = |session: &mut Self, reply: &Reply| {
-            failed += u64::from(session.count_error(reply));
-            answered += 1;
-            reply.write(session.protocol, &mut session.out);
-            session.out.len() >= size
-        };
-        match values {
-            Ok(values) => {
-                for value in values {
-                    if value.as_ref().is_some_and(|value| value.in_memory().is_some()) {
-                        self.database.note_copy();
-                    }
-                    let string = value.map(|value| Holding::new(value).string()).transpose();
-                    let reply = match string {
-                        Ok(string) => Reply::maybe(string.map(StoredString::into_reply)),
-                        Err(refusal) => refusal.into_reply(),
-                    };
-                    if answer(self, &reply) {
-                        break;
-                    }
-                }
-            }
-            Err(error) => {
-                let reply = Refusal::Store(error).into_reply();
-                for _ in &stored {
-                    answer(self, &reply);
-                }
-            }
-        }
-        let now = Instant::now();
-        let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
-        let micros = u64::try_from(took.as_micros()).unwrap_or(0);
-        if let Some((at, spec)) = table().find("get") {
-            self.last_command = spec.name;
-            self.count(at, u64::try_from(answered).unwrap_or(0), micros, failed);
-        }
-        answered
     }
 
     /// Counts an error. Returns whether the reply is one.

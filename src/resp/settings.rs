@@ -138,8 +138,12 @@ impl Parameters {
                 }
             },
             _ => match parse_integer(value) {
-                Some(number) if number >= 0 || name == SLOWER_THAN => Ok(()),
-                Some(_) => failed(&shown_name, "argument must be between 0 and 2147483647"),
+                Some(number) if number >= least(&name) => Ok(()),
+                Some(_) => {
+                    let (least, most) = (least(&name), most(&name));
+                    let why = format!("argument must be between {least} and {most} inclusive");
+                    failed(&shown_name, &why)
+                }
                 None => failed(&shown_name, "argument couldn't be parsed into an integer"),
             },
         }
@@ -176,6 +180,25 @@ impl Parameters {
                 }
             }
         }
+    }
+}
+
+/// Returns the least value of a parameter that is a number. With less, no client could do anything.
+fn least(name: &str) -> i64 {
+    match name {
+        MAX_CLIENTS => 1,
+        STRING_MAX => 1 << 20,
+        SLOWER_THAN => i64::MIN,
+        _ => 0,
+    }
+}
+
+/// Returns the greatest value of a parameter that is a number, as Redis names it.
+fn most(name: &str) -> i64 {
+    match name {
+        MAX_CLIENTS => i64::from(u32::MAX),
+        TIMEOUT => i64::from(i32::MAX),
+        _ => i64::MAX,
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! - A client that tracks by key is remembered for each key that it reads, until the key changes
 //!   once. One that tracks by prefix is told of every change.
-//! - The table of keys is bounded. A key that no longer fits is taken out, and the clients that
-//!   have it are told to forget it.
+//! - The table of keys is bounded, by their number and by their size. When it is full, the keys that
+//!   were remembered first are taken out, and the clients that have them are told to forget them.
 //! - As in Redis, a key is the same in all databases.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,11 +12,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::keyspace::check_key;
 use super::peers::{Peer, Peers};
 use super::reply::{Protocol, Reply};
 
 /// The channel on which a client that speaks version 2 is told.
 pub(super) const CHANNEL: &[u8] = b"__redis__:invalidate";
+
+/// Maximum size of all keys in the table.
+const KEYS_SIZE_MAX: usize = 256 << 20;
+/// Maximum number of keys that are taken out before others get their turn.
+const EVICTED_AT_ONCE: usize = 1000;
 
 /// How a client tracks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,10 +45,70 @@ struct TrackedPeer {
     no_loop: bool,
 }
 
+/// The clients that have a key, and its place in the order in which keys were remembered.
+#[derive(Debug)]
+struct TrackedKey {
+    ids: BTreeSet<u64>,
+    place: u64,
+}
+
+/// The keys that clients have.
+#[derive(Debug, Default)]
+struct KeyTable {
+    keys: HashMap<Arc<[u8]>, TrackedKey>,
+    /// The same keys by their places.
+    order: BTreeMap<u64, Arc<[u8]>>,
+    next_place: u64,
+    /// Size of all keys.
+    size: usize,
+}
+
+impl KeyTable {
+    fn remember(&mut self, key: &[u8], id: u64) {
+        if let Some(tracked) = self.keys.get_mut(key) {
+            tracked.ids.insert(id);
+            return;
+        }
+        let (key, place): (Arc<[u8]>, u64) = (key.into(), self.next_place);
+        self.next_place += 1;
+        self.size += key.len();
+        self.order.insert(place, Arc::clone(&key));
+        self.keys.insert(key, TrackedKey { ids: BTreeSet::from([id]), place });
+    }
+
+    /// Takes a key out. Returns the clients that have it.
+    fn take(&mut self, key: &[u8]) -> BTreeSet<u64> {
+        let Some(tracked) = self.keys.remove(key) else { return BTreeSet::new() };
+        self.order.remove(&tracked.place);
+        self.size = self.size.saturating_sub(key.len());
+        tracked.ids
+    }
+
+    /// Forgets a client.
+    fn forget(&mut self, id: u64) {
+        let Self { keys, order, size, .. } = self;
+        keys.retain(|key, tracked| {
+            tracked.ids.remove(&id);
+            let stays = !tracked.ids.is_empty();
+            if !stays {
+                order.remove(&tracked.place);
+                *size = size.saturating_sub(key.len());
+            }
+            stays
+        });
+    }
+
+    /// Returns the oldest key if there are more than `limit` of them, or if they are too large.
+    fn surplus(&self, limit: usize) -> Option<Arc<[u8]>> {
+        let is_full = limit > 0 && self.keys.len() > limit || self.size > KEYS_SIZE_MAX;
+        self.order.values().next().filter(|_| is_full).cloned()
+    }
+}
+
 #[derive(Debug, Default)]
 struct TrackerState {
     clients: BTreeMap<u64, TrackedPeer>,
-    keys: HashMap<Vec<u8>, BTreeSet<u64>>,
+    table: KeyTable,
     prefixes: BTreeMap<Bytes, BTreeSet<u64>>,
 }
 
@@ -82,10 +148,7 @@ impl Tracker {
                 ids.remove(&id);
                 !ids.is_empty()
             });
-            state.keys.retain(|_, ids| {
-                ids.remove(&id);
-                !ids.is_empty()
-            });
+            state.table.forget(id);
         }
         self.count.store(state.clients.len(), Ordering::Release);
     }
@@ -100,13 +163,12 @@ impl Tracker {
     ) {
         let mut state = self.state();
         for key in keys {
-            if let Some(ids) = state.keys.get_mut(key) {
-                ids.insert(id);
-            } else {
-                state.keys.insert(key.to_vec(), BTreeSet::from([id]));
+            // Any other key never exists, and thus never changes.
+            if check_key(key).is_ok() {
+                state.table.remember(key, id);
             }
         }
-        let is_full = limit > 0 && state.keys.len() > limit;
+        let is_full = state.table.surplus(limit).is_some();
         drop(state);
         if is_full {
             self.limit(limit, peers);
@@ -116,11 +178,27 @@ impl Tracker {
     /// Takes keys out of the table until it has at most `limit` of them, or any number for 0.
     pub(super) fn limit(&self, limit: usize, peers: &Peers) {
         loop {
-            let state = self.state();
-            let surplus = limit > 0 && state.keys.len() > limit;
-            let Some(key) = state.keys.keys().next().filter(|_| surplus).cloned() else { return };
+            let (mut told, mut is_done) = (Vec::new(), false);
+            let mut state = self.state();
+            for _ in 0..EVICTED_AT_ONCE {
+                let Some(key) = state.table.surplus(limit) else {
+                    is_done = true;
+                    break;
+                };
+                let ids = state.table.take(&key);
+                let clients = ids.iter().filter_map(|id| state.clients.get(id));
+                for client in clients {
+                    let key = Reply::Array(vec![Reply::bulk(&*key)]);
+                    told.push((Arc::clone(&client.peer), client.redirect, key));
+                }
+            }
             drop(state);
-            self.changed(&[Bytes::from(key)], None, peers);
+            for (peer, redirect, key) in told {
+                tell(&peer, redirect, &key, peers);
+            }
+            if is_done {
+                return;
+            }
         }
     }
 
@@ -130,7 +208,7 @@ impl Tracker {
         let mut news: Vec<(u64, Vec<Reply>)> = Vec::new();
         let mut state = self.state();
         for key in keys {
-            let ids = state.keys.remove(&**key).unwrap_or_default();
+            let ids = state.table.take(key);
             news.extend(ids.into_iter().map(|id| (id, vec![Reply::Bulk(key.clone())])));
         }
         for (prefix, ids) in &state.prefixes {
@@ -155,7 +233,9 @@ impl Tracker {
 
     /// Tells all clients that all keys are gone.
     pub(super) fn all_changed(&self, peers: &Peers) {
-        self.state().keys.clear();
+        // Freed when others may go on.
+        let table = std::mem::take(&mut self.state().table);
+        drop(table);
         self.tell_all(peers, &Reply::Null);
     }
 
@@ -172,12 +252,12 @@ impl Tracker {
     /// Returns the numbers of clients, keys and prefixes.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let state = self.state();
-        (state.clients.len(), state.keys.len(), state.prefixes.len())
+        (state.clients.len(), state.table.keys.len(), state.prefixes.len())
     }
 
     /// Returns how many keys are remembered, each as often as clients have it.
     pub(super) fn remembered(&self) -> usize {
-        self.state().keys.values().map(BTreeSet::len).sum()
+        self.state().table.keys.values().map(|tracked| tracked.ids.len()).sum()
     }
 }
 
@@ -196,5 +276,64 @@ fn tell(peer: &Arc<Peer>, redirect: Option<u64>, keys: &Reply, peers: &Peers) {
     } else if redirect.is_some() && target.view().0.channels > 0 {
         let channel = Reply::bulk(CHANNEL);
         target.outbox.send(&Reply::Push(vec![Reply::Text("message"), channel, keys.clone()]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outbox::Outbox;
+    use super::*;
+
+    fn peer(peers: &Peers) -> Arc<Peer> {
+        let peer = peers.add("a:1".into(), "b:1".into(), Outbox::new(1 << 30), 10).unwrap();
+        peer.outbox.set_protocol(Protocol::Resp3);
+        peer
+    }
+
+    #[test]
+    fn the_keys_that_were_remembered_first_are_taken_out_first() {
+        let (peers, tracker) = (Peers::default(), Tracker::default());
+        let (first, second) = (peer(&peers), peer(&peers));
+        for peer in [&first, &second] {
+            tracker.begin(peer, &TrackingMode::default());
+        }
+        let by_prefix = peer(&peers);
+        let prefixes = vec![Bytes::new()];
+        tracker
+            .begin(&by_prefix, &TrackingMode { by_prefix: true, prefixes, ..Default::default() });
+        for key in ["a", "b", "c", "a"] {
+            tracker.remember(first.id, std::iter::once(key.as_bytes()), 3, &peers);
+        }
+        tracker.remember(second.id, [&b"c"[..], b"d"].into_iter(), 3, &peers);
+        let mut out = Vec::new();
+        first.outbox.take_into(&mut out);
+        assert_eq!(out, b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n");
+        assert!(second.outbox.is_empty() && by_prefix.outbox.is_empty());
+        assert_eq!((tracker.counts(), tracker.remembered()), ((3, 3, 1), 4));
+        tracker.end(first.id);
+        assert_eq!((tracker.counts(), tracker.remembered()), ((2, 2, 1), 2));
+        tracker.limit(1, &peers);
+        out.clear();
+        second.outbox.take_into(&mut out);
+        assert_eq!(out, b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nc\r\n");
+        let table = &tracker.state().table;
+        assert_eq!((table.keys.len(), table.order.len(), table.size), (1, 1, 1));
+    }
+
+    #[test]
+    fn the_table_is_bounded_by_the_size_of_the_keys() {
+        let (peers, tracker) = (Peers::default(), Tracker::default());
+        let peer = peer(&peers);
+        tracker.begin(&peer, &TrackingMode::default());
+        let too_long = vec![b'k'; 70_000];
+        tracker.remember(peer.id, std::iter::once(&*too_long), 0, &peers);
+        assert_eq!(tracker.remembered(), 0);
+        let fitting = KEYS_SIZE_MAX / 65_000;
+        for number in 0..fitting + 10 {
+            let key = format!("{number:>65000}");
+            tracker.remember(peer.id, std::iter::once(key.as_bytes()), 0, &peers);
+        }
+        assert_eq!(tracker.remembered(), fitting);
+        assert!(tracker.state().table.size <= KEYS_SIZE_MAX);
     }
 }

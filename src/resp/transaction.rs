@@ -6,13 +6,16 @@
 //!   between the comparison and the commands.
 //! - Commands that do not work on keys run when the transaction is committed, and their replies
 //!   take their places among the others.
-//! - If the commands select several databases, there is a transaction for each stretch of them.
+//! - If the commands select several databases, there is a transaction for each stretch of them, and
+//!   for each `COPY` to another database.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::commands::rename::target_of;
 use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
 use super::database::Database;
 use super::encoding::encode_key;
@@ -21,7 +24,7 @@ use super::keyspace_transaction::in_transaction;
 use super::refusal::{Answer, Refusal, refused};
 use super::reply::Reply;
 use super::reply_memory::ReplyMemory;
-use super::session::Session;
+use super::session::{NAMES_SIZE_MAX, Session, size_of_names};
 use crate::store::Version;
 
 /// Maximum size of the commands that wait for `EXEC`.
@@ -75,15 +78,27 @@ struct Queued {
 /// Commands that run in one transaction.
 struct QueuedRun {
     database: Arc<Database>,
+    /// Whether it is a single command that writes to another database. That happens at once, so
+    /// nothing may make its transaction run again.
+    is_alone: bool,
     commands: Vec<Queued>,
 }
 
 impl Session {
+    /// Watches no key any more. Returns those that were watched.
+    pub(super) fn forget_watched(&mut self) -> BTreeMap<(usize, Bytes), Watched> {
+        self.watched_size = 0;
+        std::mem::take(&mut self.watched)
+    }
+
     /// Begins to watch a key.
     pub(super) fn watch(&mut self, key: &Bytes) -> Answer<()> {
         if check_key(key).is_err() {
             // It never exists.
             return Ok(());
+        }
+        if self.watched_size > NAMES_SIZE_MAX {
+            return refused("ERR too many keys are watched");
         }
         let name = (self.database.number, Bytes::copy_from_slice(key));
         if let Entry::Vacant(entry) = self.watched.entry(name) {
@@ -91,6 +106,7 @@ impl Session {
             let found = database.store.get_versioned(encode_key(key))?;
             let version = found.map(|(_, version)| version);
             let key = entry.key().1.clone();
+            self.watched_size += size_of_names([&key]);
             entry.insert(Watched { database, key, version });
         }
         Ok(())
@@ -99,7 +115,7 @@ impl Session {
     /// Runs the commands that wait.
     pub(super) fn exec(&mut self) -> Answer {
         let Some(queue) = self.queue.take() else { return refused("ERR EXEC without MULTI") };
-        let watched = std::mem::take(&mut self.watched);
+        let watched = self.forget_watched();
         if queue.is_broken {
             return refused("EXECABORT Transaction discarded because of previous errors.");
         }
@@ -139,12 +155,18 @@ impl Session {
             {
                 database = selected;
             }
+            let target = (spec.name == "copy").then(|| target_of(&args)).flatten();
+            let is_alone = target.is_some_and(|number| number != database.number);
             let queued = Queued { args, at, spec };
             match stretches.last_mut() {
-                Some(last) if Arc::ptr_eq(&last.database, &database) => last.commands.push(queued),
+                Some(last)
+                    if Arc::ptr_eq(&last.database, &database) && !last.is_alone && !is_alone =>
+                {
+                    last.commands.push(queued);
+                }
                 _ => {
                     let database = Arc::clone(&database);
-                    stretches.push(QueuedRun { database, commands: vec![queued] });
+                    stretches.push(QueuedRun { database, is_alone, commands: vec![queued] });
                 }
             }
         }
@@ -158,7 +180,7 @@ impl Session {
         watched: &[&Watched],
         memory: &mut ReplyMemory,
     ) -> Answer<Option<Vec<Reply>>> {
-        let QueuedRun { database, commands } = stretch;
+        let QueuedRun { database, commands, .. } = stretch;
         // What was said before `MULTI` counts for all of its commands.
         let caching = self.caching;
         for command in commands.iter().filter(|it| matches!(it.spec.run, Handler::Keys(_))) {
@@ -242,4 +264,25 @@ impl Session {
 fn is_unchanged(watched: &Watched) -> Answer<bool> {
     let found = watched.database.store.get_versioned(encode_key(&watched.key))?;
     Ok(found.map(|(_, version)| version) == watched.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session_tests::{args, session, state};
+    use super::*;
+
+    #[test]
+    fn a_copy_to_another_database_has_a_transaction_of_its_own() {
+        let (_dir, state) = state();
+        let mut session = session(&state);
+        let mut queue = CommandQueue::default();
+        for line in ["SET a 1", "COPY a b DB 0", "COPY a b DB 1", "SET c 1", "GET c"] {
+            let args = args(line);
+            let name = String::from_utf8_lossy(&args[0]).to_lowercase();
+            queue.push(&args, table().find(&name).unwrap().0).unwrap();
+        }
+        let stretches = session.stretches(queue);
+        let sizes: Vec<usize> = stretches.iter().map(|it| it.commands.len()).collect();
+        assert_eq!(sizes, [2, 1, 2]);
+    }
 }

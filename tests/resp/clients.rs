@@ -41,6 +41,8 @@ fn clients_have_names_and_are_listed() {
     assert!(list.contains(" name=me ") && list.contains("lib-name=lib lib-ver=1.2"), "{list}");
     assert!(list.contains("cmd=client|list"), "{list}");
     let id = client.run("CLIENT ID").trim_matches(['(', ')']).to_owned();
+    let list = other.run(&format!("CLIENT LIST ID {id} {id} {id}"));
+    assert_eq!(list.matches(" name=me ").count(), 1, "{list}");
     other.is(&format!("CLIENT KILL ID {id}"), "(1)");
     client.is_over();
     other.is("CLIENT KILL ID 999", "(0)");
@@ -98,6 +100,7 @@ fn what_happens_is_counted() {
     client.is("GET a", "'1'");
     client.fails("INCR b c", "ERR wrong");
     client.fails("HGET a f", "WRONGTYPE");
+    client.is("HSET h f v g w", "(2)");
     let info = client.run("INFO everything");
     for part in [
         "redis_version:7.0.15\\r\\n",
@@ -105,7 +108,7 @@ fn what_happens_is_counted() {
         "cmdstat_get:calls=1,",
         "rejected_calls=1,failed_calls=0",
         "errorstat_WRONGTYPE:count=1\\r\\n",
-        "db0:keys=1,",
+        "db0:keys=2,",
     ] {
         assert!(info.contains(part), "{part} is not in {info}");
     }
@@ -119,4 +122,16 @@ fn what_happens_is_counted() {
     client.is("DEBUG SLEEP 0", "OK");
     assert!(client.run("MEMORY USAGE a").starts_with('('));
     client.is("OBJECT ENCODING a", "'int'");
+}
+
+#[test]
+fn no_parameter_shuts_everybody_out() {
+    let served = Served::new();
+    let mut client = served.client();
+    for line in ["CONFIG SET proto-max-bulk-len 1048575", "CONFIG SET maxclients 0"] {
+        client.fails(line, "ERR CONFIG SET failed (possibly related to argument");
+    }
+    client.is("CONFIG SET proto-max-bulk-len 1048576 maxclients 1", "OK");
+    client.is("CONFIG SET slowlog-log-slower-than -1", "OK");
+    client.is("PING", "PONG");
 }

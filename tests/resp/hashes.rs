@@ -97,3 +97,30 @@ fn concurrent_changes_of_a_hash_all_count() {
     client.is("HLEN h", "(200)");
     client.is("HGET counts all", "'200'");
 }
+
+#[test]
+fn a_scan_goes_on_when_the_hash_has_become_small() {
+    let served = Served::new();
+    let mut client = served.client();
+    let names: Vec<String> = (0..200).map(|number| format!("<{number}>")).collect();
+    for name in &names {
+        client.is(&format!("HSET h {name} x"), "(1)");
+    }
+    let first = client.run("HSCAN h 0 COUNT 10 NOVALUES");
+    let mut left: Vec<&String> = names.iter().filter(|name| !first.contains(*name)).collect();
+    for name in left.split_off(90) {
+        client.is(&format!("HDEL h {name}"), "(1)");
+    }
+    let mut pages = vec![first];
+    loop {
+        let cursor = pages[pages.len() - 1].split('\'').nth(1).unwrap().to_owned();
+        if cursor == "0" {
+            break;
+        }
+        pages.push(client.run(&format!("HSCAN h {cursor} COUNT 10 NOVALUES")));
+    }
+    for name in left {
+        let times: usize = pages.iter().map(|page| page.matches(name.as_str()).count()).sum();
+        assert_eq!(times, 1, "{name}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Keys, whatever they hold.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::Served;
 
@@ -128,7 +129,7 @@ fn databases_are_apart() {
     client.is("SELECT 0", "OK");
     client.is("GET k", "'0'");
     client.fails("SELECT 4", "ERR DB index is out of range");
-    client.fails("SELECT x", "ERR invalid DB index");
+    client.fails("SELECT x", "ERR value is not an integer or out of range");
     client.is("FLUSHDB", "OK");
     client.is("SELECT 1", "OK");
     client.is("GET k", "'1'");
@@ -174,4 +175,59 @@ fn a_key_that_can_not_exist_is_absent() {
     }
     client.is("SET a 1", "QUEUED");
     client.is("EXEC", "[nil (0) (-2) (-2) OK]");
+}
+
+#[test]
+fn a_restore_that_fails_removes_nothing() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SET k precious", "OK");
+    let mut payload = b"h".to_vec();
+    for part in [&b"a"[..], b"1", &[b'f'; 65_530], b"v"] {
+        payload.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
+        payload.extend_from_slice(part);
+    }
+    payload.push(1);
+    let checksum = xxhash_rust::xxh3::xxh3_64(&payload);
+    payload.extend_from_slice(&checksum.to_be_bytes());
+    client.is("MULTI", "OK");
+    let queued = client.run_args(&[b"RESTORE", b"k", b"0", &payload, b"REPLACE"]);
+    assert_eq!(queued, "QUEUED");
+    let reply = client.run("EXEC");
+    assert!(reply.starts_with("[(error) ERR DUMP payload"), "{reply}");
+    client.is("GET k", "'precious'");
+}
+
+#[test]
+fn several_keys_are_looked_up_at_one_moment() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.is("SET a 1", "OK");
+    client.is("HSET h f v", "(1)");
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                for (key, gone) in [("b", "a"), ("a", "b")] {
+                    other.is("MULTI", "OK");
+                    for line in [&*format!("DEL {gone}"), &*format!("SET {key} 1")] {
+                        other.is(line, "QUEUED");
+                    }
+                    for line in ["DEL h", "HSET h f v"] {
+                        other.is(line, "QUEUED");
+                    }
+                    other.is("EXEC", "[(1) OK (1) (1)]");
+                }
+            }
+        });
+        for _ in 0..2000 {
+            let replies =
+                [client.run("EXISTS a b"), client.run("TOUCH b a"), client.run("HGET h f")];
+            if replies != ["(1)", "(1)", "'v'"] {
+                is_done.store(true, Ordering::Relaxed);
+                panic!("{replies:?}");
+            }
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
 }

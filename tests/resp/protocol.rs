@@ -127,3 +127,19 @@ fn quit_is_answered() {
     client.is("QUIT", "OK");
     client.is_over();
 }
+
+#[test]
+fn a_web_page_runs_no_commands() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SET precious data", "OK");
+    let posted: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nFLUSHALL\r\n";
+    let mut page = served.client();
+    page.send_raw(posted);
+    page.is_over();
+    let mut page = served.client();
+    page.send_raw(b"PUT / HTTP/1.1\r\nhost: x\r\n\r\nFLUSHALL\r\n");
+    assert!(page.read().starts_with("(error) ERR unknown command"));
+    page.is_over();
+    client.is("GET precious", "'data'");
+}

@@ -101,3 +101,18 @@ fn monitors_see_commands() {
     next(r#"\"SELECT\" \"1\""#);
     next(r#"\"ECHO\" \"a \\\"quoted\\\"\\r\\n\""#);
 }
+
+#[test]
+fn passwords_are_shown_to_nobody() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.is("MONITOR", "OK");
+    other.is("CONFIG SET slowlog-log-slower-than 0", "OK");
+    other.is("CONFIG SET timeout 0 RequirePass topsecret maxclients 100", "OK");
+    other.is("ECHO done", "'done'");
+    let line = client.read();
+    assert!(line.ends_with("\\\"ECHO\\\" \\\"done\\\""), "{line}");
+    let slow = other.run("SLOWLOG GET 10");
+    assert!(slow.contains("'RequirePass' '(redacted)' 'maxclients' '100'"), "{slow}");
+    assert!(!slow.contains("topsecret"), "{slow}");
+}

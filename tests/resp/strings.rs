@@ -1,6 +1,6 @@
 //! Strings.
 
-use crate::support::Served;
+use crate::support::{Served, encoded};
 
 #[test]
 fn set_has_all_its_options() {
@@ -137,4 +137,65 @@ fn strings_lie_in_the_store_as_they_are() {
     }
     client.is("DBSIZE", "(7)");
     assert_eq!(client.run_args(&[b"KEYS", b"\0*"]).matches('\'').count(), 8);
+}
+
+#[test]
+fn a_damaged_string_fails_alone() {
+    let mut served = Served::new();
+    let mut client = served.client();
+    for number in 0..20 {
+        let value = format!("value{number:02}").repeat(10);
+        client.is(&format!("SET k{number} {value}"), "OK");
+    }
+    served.end();
+    drop(client);
+    let dir = std::mem::replace(&mut served.dir, tempfile::tempdir().unwrap());
+    drop(served);
+    let wanted = "value07".repeat(10);
+    for file in std::fs::read_dir(dir.path().join("0")).unwrap() {
+        let path = file.unwrap().path();
+        if !path.is_file() {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = bytes.windows(wanted.len()).position(|part| part == wanted.as_bytes());
+        if let Some(at) = found {
+            bytes[at + 3] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let served = Served::within(dir, &bitcask::Options::new(), bitcask::resp::RespOptions::new());
+    let mut client = served.client();
+    let gets = (0..20).flat_map(|at| encoded(&[b"GET", format!("k{at}").as_bytes()]));
+    client.send_raw(&gets.collect::<Vec<u8>>());
+    for number in 0..20 {
+        let reply = client.read();
+        if number == 7 {
+            assert!(reply.starts_with("(error) ERR"), "{reply}");
+        } else {
+            assert_eq!(reply, format!("'{}'", format!("value{number:02}").repeat(10)));
+        }
+    }
+}
+
+#[test]
+fn options_are_checked_before_their_values() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.fails("SET k v EX abc BAD", "ERR syntax error");
+    client.fails("SET k v EX abc", "ERR value is not an integer or out of range");
+    client.fails("SET k v EX 10 PX 10", "ERR syntax error");
+    client.fails("SET k v KEEPTTL EX 10", "ERR syntax error");
+    client.is("SET k v EX 10 EX 2000", "OK");
+    client.is("SET k v KEEPTTL KEEPTTL", "OK");
+    client.is("TTL k", "(2000)");
+    client.fails("EXPIRE k abc BAD", "ERR Unsupported option BAD");
+    client.fails("EXPIRE k abc NX GT", "ERR NX and XX, GT or LT options at the same time");
+    client.is("GETEX missing EX abc", "nil");
+    client.fails("GETEX k EX abc", "ERR value is not an integer or out of range");
+    client.fails("GETEX missing EX abc BAD", "ERR syntax error");
+    client.is("HSET h f v", "(1)");
+    client.fails("GETEX h EX 0", "WRONGTYPE");
+    client.fails("HRANDFIELD h 9223372036854775807 WITHVALUES", "ERR value is out of range");
+    client.fails("SLOWLOG GET abc", "ERR count should be greater than or equal to -1");
 }

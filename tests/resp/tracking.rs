@@ -1,6 +1,9 @@
 //! `CLIENT TRACKING`.
 
-use crate::support::Served;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::support::{Served, shown};
 
 #[test]
 fn a_client_is_told_when_a_key_changes_that_it_has_read() {
@@ -95,6 +98,8 @@ fn a_client_chooses_what_it_caches() {
     client.is("CLIENT TRACKING on OPTOUT", "OK");
     client.is("CLIENT CACHING NO", "OK");
     client.is("GET a", "'1'");
+    client.is("CLIENT CACHING NO", "OK");
+    client.is("PING", "PONG");
     client.is("GET b", "'1'");
     other.is("MSET a 2 b 2", "OK");
     assert_eq!(client.read(), ">['invalidate' ['b']]");
@@ -186,4 +191,76 @@ fn a_client_is_told_when_others_clear_the_store() {
         served.db.put("k", "4").unwrap();
         assert_eq!(client.read(), ">['invalidate' ['k']]");
     }
+}
+
+#[test]
+fn a_copy_to_another_database_is_told_to_those_that_have_the_key() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.run("HELLO 3");
+    client.is("SELECT 1", "OK");
+    client.is("CLIENT TRACKING on", "OK");
+    other.is("SET a new", "OK");
+    for in_transaction in [false, true] {
+        client.run("GET b");
+        if in_transaction {
+            other.is("MULTI", "OK");
+            other.is("COPY a b DB 1 REPLACE", "QUEUED");
+            other.is("EXEC", "[(1)]");
+        } else {
+            other.is("COPY a b DB 1 REPLACE", "(1)");
+        }
+        assert_eq!(client.read(), ">['invalidate' ['b']]");
+    }
+    other.is("CONFIG SET notify-keyspace-events KEA", "OK");
+    client.is("PSUBSCRIBE __keyspace*", ">['psubscribe' '__keyspace*' (1)]");
+    other.is("COPY a c DB 1", "(1)");
+    let told = client.read();
+    assert_eq!(told, ">['pmessage' '__keyspace*' '__keyspace@1__:c' 'copy_to']");
+}
+
+#[test]
+fn a_change_after_a_key_that_came_and_went_is_told() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    for number in 0..20 {
+        client.is("GET k", "null");
+        other.is("MULTI", "OK");
+        other.is("SET k 1", "QUEUED");
+        other.is("DEL k", "QUEUED");
+        other.is("EXEC", "[OK (1)]");
+        assert_eq!(client.read(), ">['invalidate' ['k']]");
+        client.is("GET k", "null");
+        served.db.put("k", format!("{number}")).unwrap();
+        assert_eq!(client.read(), ">['invalidate' ['k']]");
+        served.db.delete("k").unwrap();
+    }
+}
+
+#[test]
+fn a_client_is_told_of_changes_after_any_number_of_clears() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on BCAST", "OK");
+    for _ in 0..300 {
+        served.db.clear().unwrap();
+    }
+    let is_told = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_told.load(Ordering::Relaxed) {
+                served.db.put("k", "v").unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        while let Some(frame) = client.try_read() {
+            if shown(&frame) == ">['invalidate' ['k']]" {
+                break;
+            }
+        }
+        is_told.store(true, Ordering::Relaxed);
+    });
 }

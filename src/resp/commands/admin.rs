@@ -14,6 +14,7 @@ use crate::resp::numbers::parse_float;
 use crate::resp::refusal::{Answer, refused, refused_with, syntax, wrong_arity};
 use crate::resp::reply::{OK, Reply};
 use crate::resp::session::Session;
+use crate::wire::parse_integer;
 
 /// Maximum duration of `DEBUG SLEEP`.
 const SLEEP_MAX: f64 = 60.0;
@@ -190,12 +191,12 @@ pub(in crate::resp) fn monitor(session: &mut Session, _args: &[Bytes]) -> Answer
 pub(in crate::resp) fn slowlog_get(session: &mut Session, args: &[Bytes]) -> Answer {
     let count = match rest(args, 2) {
         [] => SLOW_COUNT,
-        [count] => integer(count)?,
+        [count] => match parse_integer(count) {
+            Some(count @ -1..) => count,
+            _ => return refused("ERR count should be greater than or equal to -1"),
+        },
         _ => return refused_with(wrong_arity("slowlog|get")),
     };
-    if count < -1 {
-        return refused("ERR count should be greater than or equal to -1");
-    }
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let entries = session.state.counts.slow(count).into_iter().map(|entry| {
         Reply::Array(vec![

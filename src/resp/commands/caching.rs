@@ -8,10 +8,10 @@ use super::clients::parse_switch;
 use super::{arg, integer, is, rest};
 use crate::resp::refusal::{Answer, refused, refused_with, syntax};
 use crate::resp::reply::{OK, Reply};
-use crate::resp::session::Session;
+use crate::resp::session::{NAMES_SIZE_MAX, Session, size_of_names};
 use crate::resp::tracking::TrackingMode;
 
-/// Maximum number of prefixes that one command names. They are compared with each other.
+/// Maximum number of prefixes of a client. They are compared with each other.
 const PREFIXES_MAX: usize = 1000;
 
 pub(in crate::resp) fn caching(session: &mut Session, args: &[Bytes]) -> Answer {
@@ -106,6 +106,10 @@ fn check_tracking(session: &Session, mode: &TrackingMode) -> Answer<()> {
         );
     }
     let old = session.tracking.as_ref().map_or(&[][..], |current| &current.prefixes);
+    let has_many = old.len() + mode.prefixes.len() > PREFIXES_MAX;
+    if has_many || size_of_names(old.iter().chain(&mode.prefixes)) > NAMES_SIZE_MAX {
+        return refused("ERR too many prefixes");
+    }
     for (at, prefix) in mode.prefixes.iter().enumerate() {
         let others = mode.prefixes.iter().skip(at + 1);
         let others = others.map(|other| (other, "another provided prefix"));

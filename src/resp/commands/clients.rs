@@ -1,13 +1,15 @@
 //! `CLIENT`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{arg, help, integer, is, rest};
 use crate::resp::clients_names::check_name;
+use crate::resp::keyspace::STRING_SIZE_MAX;
 use crate::resp::peers::Peer;
-use crate::resp::refusal::{Answer, refused, refused_with, syntax};
+use crate::resp::refusal::{Answer, TOO_LARGE, refused, refused_with, syntax};
 use crate::resp::reply::{OK, Reply};
 use crate::resp::session::{ReplyMode, Session};
 
@@ -57,17 +59,24 @@ pub(in crate::resp) fn list(session: &mut Session, args: &[Bytes]) -> Answer {
             all.into_iter().filter(|peer| is_type(peer, &kind)).collect()
         }
         [option, ids @ ..] if is(option, "ID") && !ids.is_empty() => {
-            let mut chosen = Vec::new();
+            let mut wanted = BTreeSet::new();
             for id in ids {
-                let id = u64::try_from(client_id(id)?).unwrap_or(0);
-                chosen.extend(session.state.peers.get(id));
+                wanted.insert(u64::try_from(client_id(id)?).unwrap_or(0));
             }
-            chosen
+            // Each client once, however often it is named.
+            all.into_iter().filter(|peer| wanted.contains(&peer.id)).collect()
         }
         _ => return syntax(),
     };
-    let lines: Vec<String> = chosen.iter().map(|peer| format!("{}\n", peer.line())).collect();
-    Ok(Reply::Verbatim(lines.concat()))
+    let mut lines = String::new();
+    for peer in chosen {
+        lines.push_str(&peer.line());
+        lines.push('\n');
+        if lines.len() > STRING_SIZE_MAX {
+            return refused(TOO_LARGE);
+        }
+    }
+    Ok(Reply::Verbatim(lines))
 }
 
 fn client_id(text: &[u8]) -> Answer<i64> {

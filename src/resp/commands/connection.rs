@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::keys::database_number;
 use super::{arg, is, rest};
+use crate::replica::Replica;
 use crate::resp::clients_names::check_name;
 use crate::resp::refusal::{Answer, refused, refused_with, syntax, wrong_arity};
 use crate::resp::reply::{OK, Protocol, Reply};
@@ -128,13 +129,15 @@ pub(in crate::resp) fn hello(session: &mut Session, args: &[Bytes]) -> Answer {
     }
     session.set_protocol(protocol);
     let version = if protocol == Protocol::Resp3 { 3 } else { 2 };
+    let replica = session.state.options.replica.as_ref();
+    let follows = replica.is_some_and(Replica::is_follower);
     Ok(Reply::Map(vec![
         (Reply::Text("server"), Reply::Text("redis")),
         (Reply::Text("version"), Reply::Text(crate::resp::REDIS_VERSION)),
         (Reply::Text("proto"), Reply::Integer(version)),
         (Reply::Text("id"), Reply::count(session.peer.id)),
         (Reply::Text("mode"), Reply::Text("standalone")),
-        (Reply::Text("role"), Reply::Text("master")),
+        (Reply::Text("role"), Reply::Text(if follows { "replica" } else { "master" })),
         (Reply::Text("modules"), Reply::Array(Vec::new())),
     ]))
 }

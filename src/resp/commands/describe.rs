@@ -1,5 +1,7 @@
 //! `COMMAND`, from the table of commands.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{help, rest};
@@ -8,6 +10,7 @@ use crate::resp::commands_table::{CommandFlags, CommandSpec, table};
 use crate::resp::glob;
 use crate::resp::refusal::{Answer, refused, syntax};
 use crate::resp::reply::Reply;
+use crate::resp::reply_memory::ReplyMemory;
 use crate::resp::session::Session;
 
 fn spec_of(name: &[u8]) -> Option<&'static CommandSpec> {
@@ -84,8 +87,13 @@ pub(in crate::resp) fn info(session: &mut Session, args: &[Bytes]) -> Answer {
     if names.is_empty() {
         return all(session, args);
     }
-    let one = |name: &Bytes| spec_of(name).map_or(Reply::NullArray, described);
-    Ok(Reply::Array(names.iter().map(one).collect()))
+    let (mut replies, mut memory) = (Vec::new(), ReplyMemory::default());
+    for name in names {
+        let reply = spec_of(name).map_or(Reply::NullArray, described);
+        memory.add(&reply)?;
+        replies.push(reply);
+    }
+    Ok(Reply::Array(replies))
 }
 
 fn documented(spec: &'static CommandSpec) -> (Reply, Reply) {
@@ -106,7 +114,10 @@ pub(in crate::resp) fn docs(_session: &mut Session, args: &[Bytes]) -> Answer {
     let pairs: Vec<_> = if names.is_empty() {
         table().commands().map(documented).collect()
     } else {
-        names.iter().filter_map(|name| spec_of(name)).map(documented).collect()
+        // Each command once, however often it is named.
+        let mut seen = BTreeSet::new();
+        let specs = names.iter().filter_map(|name| spec_of(name));
+        specs.filter(|spec| seen.insert(spec.name)).map(documented).collect()
     };
     Ok(Reply::Map(pairs))
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::expiry::has_option;
+use super::hashes::check_field;
 use super::rename::KeyCopy;
 use super::{arg, integer, is, rest};
 use crate::resp::encoding::encode_string;
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
-use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
-use crate::resp::refusal::{Answer, refused, syntax, text};
+use crate::resp::keyspace::{Keyspace, Lifespan, STRING_SIZE_MAX, check_key};
+use crate::resp::refusal::{Answer, TOO_LONG, refused, syntax, text};
 use crate::resp::reply::{OK, Reply};
 use crate::value::Value;
 
@@ -22,6 +23,8 @@ use crate::value::Value;
 const VERSION: u8 = 1;
 const STRING: u8 = b's';
 const HASH: u8 = b'h';
+/// Size of the size of a name or a value.
+const PART_SIZE: usize = 4;
 /// Size of the checksum.
 const CHECKSUM_SIZE: usize = 8;
 const INVALID: &str = "ERR DUMP payload version or checksum are wrong";
@@ -37,6 +40,22 @@ fn take<'a>(payload: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (part, rest) = rest.split_at_checked(u32::from_be_bytes(*size).try_into().ok()?)?;
     *payload = rest;
     Some(part)
+}
+
+/// Returns the size of the contents of a payload.
+fn size_of_payload(copy: &KeyCopy) -> usize {
+    match copy {
+        KeyCopy::String(value) => value.len(),
+        KeyCopy::Hash(fields) => {
+            let sizes = fields.iter().map(|(name, value)| 2 * PART_SIZE + name.len() + value.len());
+            sizes.fold(0, usize::saturating_add)
+        }
+    }
+}
+
+/// Returns a payload, unless it is larger than any string.
+fn checked_payload(copy: KeyCopy) -> Answer<Vec<u8>> {
+    if size_of_payload(&copy) > STRING_SIZE_MAX { refused(TOO_LONG) } else { Ok(encode(copy)) }
 }
 
 fn encode(copy: KeyCopy) -> Vec<u8> {
@@ -75,6 +94,8 @@ fn decode(payload: &[u8]) -> Option<KeyCopy> {
             let mut fields = Vec::new();
             while !body.is_empty() {
                 let name = take(&mut body)?.to_vec();
+                // A restore has to fail before it removes what was there.
+                check_field(&name).ok()?;
                 fields.push((name, Value::from(take(&mut body)?.to_vec())));
             }
             (!fields.is_empty()).then_some(KeyCopy::Hash(fields))
@@ -86,8 +107,9 @@ fn decode(payload: &[u8]) -> Option<KeyCopy> {
 pub(in crate::resp) fn dump(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     space.atomically(|space| {
         let copy = KeyCopy::read(space, arg(args, 1))?;
+        let payload = copy.map(checked_payload).transpose()?;
         // As a value, the payload is sent from where it lies.
-        Ok(Reply::maybe(copy.map(|copy| Reply::Stored(Value::from(encode(copy))))))
+        Ok(Reply::maybe(payload.map(|payload| Reply::Stored(Value::from(payload)))))
     })
 }
 
@@ -132,6 +154,24 @@ pub(in crate::resp) fn restore(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answ
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_no_field_can_have_is_refused() {
+        let with_name = |size: usize| {
+            let value = Value::from(b"1".to_vec());
+            encode(KeyCopy::Hash(vec![(vec![b'f'; size], value)]))
+        };
+        assert!(decode(&with_name(65_000)).is_some());
+        assert!(decode(&with_name(65_530)).is_none());
+    }
+
+    #[test]
+    fn a_payload_is_no_larger_than_a_string() {
+        let value = Value::from(vec![0; 64 << 20]);
+        let hash = |count| KeyCopy::Hash(vec![(b"name".to_vec(), value.clone()); count]);
+        assert!(checked_payload(hash(1)).is_ok());
+        assert!(checked_payload(hash(8)).is_err());
+    }
 
     #[test]
     fn a_payload_is_checked() {

@@ -98,13 +98,13 @@ impl ExpireCondition {
 
 /// Sets an expiry. `unit` is the number of milliseconds in the command's unit.
 fn expire(space: &mut Keyspace<'_>, args: &[Bytes], name: &str, unit: i64, at: bool) -> Answer {
+    let condition = ExpireCondition::parse(rest(args, 3))?;
     let (key, number) = (arg(args, 1), integer(arg(args, 2))?);
     let invalid = || format!("ERR invalid expire time in '{name}' command");
     let base = if at { 0 } else { now_ms() };
     let Some(time) = number.checked_mul(unit).and_then(|ms| ms.checked_add(base)) else {
         return refused_with(invalid());
     };
-    let condition = ExpireCondition::parse(rest(args, 3))?;
     space.atomically(|space| {
         let Some(holding) = space.get(key)? else { return Ok(Reply::Integer(0)) };
         let is_met = condition.holds(expiry_ms(space, key)?.filter(|ms| *ms >= 0), time);

@@ -28,20 +28,19 @@ pub(in crate::resp) fn hscan(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer
     let options = ScanOptions::parse(arg(args, 2), rest(args, 3), true)?;
     let mut fields = all_fields(space, arg(args, 1))?;
     let mut next = 0;
-    if fields.len() > SMALL {
+    // A hash that has become small in the middle of a scan is scanned to its end as it was begun.
+    if fields.len() > SMALL || options.cursor != 0 {
         fields.retain(|(name, _)| place(name) >= options.cursor);
         fields.sort_unstable_by_key(|(name, _)| place(name));
         if let Some((name, _)) = fields.get(options.count) {
             next = place(name);
             fields.retain(|(name, _)| place(name) < next);
         }
-    } else if options.cursor != 0 {
-        fields.clear();
     }
     let mut items = Vec::new();
     for (name, value) in fields {
         if options.is_match(&name) {
-            items.push(Reply::bulk(name));
+            items.push(Reply::Stored(name));
             if !options.without_values {
                 items.push(Reply::Stored(value));
             }
@@ -60,9 +59,12 @@ pub(in crate::resp) fn hrandfield(space: &mut Keyspace<'_>, args: &[Bytes]) -> A
     let mut fields = all_fields(space, arg(args, 1))?;
     let Some(count) = count else {
         let at = index(fields.len());
-        return Ok(Reply::maybe(fields.get(at).map(|(name, _)| Reply::bulk(name.clone()))));
+        return Ok(Reply::maybe(fields.get(at).map(|(name, _)| Reply::Stored(name.clone()))));
     };
     let wanted = count.unsigned_abs();
+    if with_values && wanted > i64::MAX.unsigned_abs() / 2 {
+        return refused("ERR value is out of range");
+    }
     if count < 0 && (wanted > REPEATED_MAX || with_values && wanted > REPEATED_MAX / 2) {
         return refused("ERR value is out of range");
     }
@@ -70,7 +72,7 @@ pub(in crate::resp) fn hrandfield(space: &mut Keyspace<'_>, args: &[Bytes]) -> A
         return Ok(Reply::Array(Vec::new()));
     }
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-    let chosen: Vec<(Vec<u8>, Value)> = if count < 0 {
+    let chosen: Vec<(Value, Value)> = if count < 0 {
         (0..wanted).filter_map(|_| fields.get(index(fields.len())).cloned()).collect()
     } else {
         for at in 0..wanted.min(fields.len()) {
@@ -82,7 +84,7 @@ pub(in crate::resp) fn hrandfield(space: &mut Keyspace<'_>, args: &[Bytes]) -> A
     };
     let mut items = Vec::new();
     for (name, value) in chosen {
-        items.push(Reply::bulk(name));
+        items.push(Reply::Stored(name));
         if with_values {
             items.push(Reply::Stored(value));
         }

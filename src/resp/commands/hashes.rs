@@ -96,7 +96,8 @@ fn modify(
     })
 }
 
-fn check_field(field: &[u8]) -> Answer<()> {
+/// Refuses names of fields that the store cannot hold.
+pub(super) fn check_field(field: &[u8]) -> Answer<()> {
     check_key(&HashHeader { id: 0, count: 0 }.field(field))
 }
 
@@ -197,10 +198,19 @@ pub(in crate::resp) fn hdel(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
 
 /// Returns the value of a field.
 fn field(space: &Keyspace<'_>, args: &[Bytes]) -> Answer<Option<Value>> {
-    match space.hash(arg(args, 1))? {
-        Some(header) => space.stored(&header.field(arg(args, 2))),
-        None => Ok(None),
+    let mut found = space.hash(arg(args, 1))?;
+    while let Some(header) = found {
+        let value = space.stored(&header.field(arg(args, 2)))?;
+        if value.is_some() || space.tx.is_some() {
+            return Ok(value);
+        }
+        // If the hash has been replaced since, the field may be in the new one.
+        found = space.hash(arg(args, 1))?;
+        if found.is_some_and(|again| again.id == header.id) {
+            return Ok(None);
+        }
     }
+    Ok(None)
 }
 
 pub(in crate::resp) fn hget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
@@ -237,24 +247,27 @@ pub(in crate::resp) fn hmget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer
 }
 
 /// Returns the names and values of all fields of a hash.
-pub(super) fn all_fields(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<Vec<(Vec<u8>, Value)>> {
+pub(super) fn all_fields(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<Vec<(Value, Value)>> {
     space.atomically(|space| {
         let Some(header) = space.hash(key)? else { return Ok(Vec::new()) };
-        let name = |key: &[u8]| key.get(FIELD_PREFIX_SIZE..).unwrap_or_default().to_vec();
+        let name = |key: Value| {
+            let size = key.len();
+            key.part(FIELD_PREFIX_SIZE..size)
+        };
         let fields = space.fields(header)?.into_iter();
-        Ok(fields.map(|(key, value)| (name(&key), value)).collect())
+        Ok(fields.map(|(key, value)| (name(key), value)).collect())
     })
 }
 
 pub(in crate::resp) fn hgetall(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let fields = all_fields(space, arg(args, 1))?.into_iter();
-    let pair = |(name, value): (Vec<u8>, Value)| (Reply::bulk(name), Reply::Stored(value));
+    let pair = |(name, value): (Value, Value)| (Reply::Stored(name), Reply::Stored(value));
     Ok(Reply::Map(fields.map(pair).collect()))
 }
 
 pub(in crate::resp) fn hkeys(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let fields = all_fields(space, arg(args, 1))?.into_iter();
-    Ok(Reply::Array(fields.map(|(name, _)| Reply::bulk(name)).collect()))
+    Ok(Reply::Array(fields.map(|(name, _)| Reply::Stored(name)).collect()))
 }
 
 pub(in crate::resp) fn hvals(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
+use super::keys::COUNTED_MAX;
 use super::rest;
 use crate::replica::Replica;
 use crate::resp::commands_table::table;
@@ -182,12 +183,17 @@ fn memory(state: &RespState, text: &mut String) {
     );
 }
 
+/// Returns whether the store is being filled with a leader's data, so that nobody may read it.
+fn is_loading(state: &RespState) -> bool {
+    state.options.replica.as_ref().is_some_and(Replica::is_loading)
+}
+
 fn persistence(state: &RespState, text: &mut String) {
     let saved = state.last_save.load(std::sync::atomic::Ordering::Relaxed) / 1000;
     lines(
         text,
         [
-            ("loading", "0".to_owned()),
+            ("loading", u8::from(is_loading(state)).to_string()),
             ("async_loading", "0".to_owned()),
             ("rdb_changes_since_last_save", "0".to_owned()),
             ("rdb_bgsave_in_progress", "0".to_owned()),
@@ -259,8 +265,12 @@ fn keyspace(state: &RespState, text: &mut String) -> Answer<()> {
     for number in state.databases.existing() {
         // A client that selects a database that cannot be opened gets the reason as an error.
         let Ok(database) = state.databases.get(number) else { continue };
-        // Counts what `DBSIZE` counts in a large database, to be quick in any.
-        let keys = database.store.len()?;
+        if number == 0 && is_loading(state) {
+            continue;
+        }
+        // Of a large database, also the entries of hashes, to be quick.
+        let entries = database.store.len()?;
+        let keys = if entries > COUNTED_MAX { entries } else { database.key_count()? };
         if keys > 0 {
             let _ = write!(text, "db{number}:keys={keys},expires=0,avg_ttl=0\r\n");
         }

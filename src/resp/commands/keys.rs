@@ -7,7 +7,7 @@ use crate::resp::encoding::{FIELD_PREFIX_SIZE, decode_key};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
 use crate::resp::keyspace::Keyspace;
-use crate::resp::refusal::{Answer, refused, syntax};
+use crate::resp::refusal::{Answer, NOT_AN_INTEGER, refused, syntax};
 use crate::resp::reply::{OK, Reply};
 use crate::value::Value;
 
@@ -15,8 +15,8 @@ use crate::value::Value;
 const EMBEDDED_MAX: usize = 44;
 const PACKED_MAX: u64 = 512;
 const PACKED_SIZE_MAX: usize = 64;
-/// Number of keys up to which `DBSIZE` counts those that have not expired.
-const COUNTED_MAX: u64 = 1_000_000;
+/// Number of keys up to which `DBSIZE` and `INFO` count those that have not expired.
+pub(super) const COUNTED_MAX: u64 = 1_000_000;
 
 pub(in crate::resp) fn del(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let keys = rest(args, 1);
@@ -43,8 +43,19 @@ fn remove(space: &mut Keyspace<'_>, key: &Bytes) -> Answer<bool> {
 
 pub(in crate::resp) fn exists(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let mut count = 0;
-    for key in rest(args, 1) {
-        count += i64::from(space.exists(key)?);
+    match rest(args, 1) {
+        // A snapshot, so that no half of a batch is seen.
+        keys @ [_, _, ..] if space.tx.is_none() => {
+            let snapshot = space.database.store.snapshot();
+            for key in keys {
+                count += i64::from(snapshot.contains_key(encoded(key))?);
+            }
+        }
+        keys => {
+            for key in keys {
+                count += i64::from(space.exists(key)?);
+            }
+        }
     }
     Ok(Reply::Integer(count))
 }
@@ -92,11 +103,7 @@ pub(in crate::resp) fn dbsize(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answ
     if space.tx.is_some() {
         return Ok(Reply::count(all_keys(space, b"")?.len()));
     }
-    let mut count = 0_u64;
-    for key in database.store.keys_unordered() {
-        count += u64::from(decode_key(&key?).is_some());
-    }
-    Ok(Reply::count(count))
+    Ok(Reply::count(database.key_count()?))
 }
 
 pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
@@ -253,7 +260,7 @@ pub(in crate::resp) fn memory_usage(space: &mut Keyspace<'_>, args: &[Bytes]) ->
 /// Parses the number of a database.
 pub(in crate::resp) fn database_number(text: &[u8]) -> Answer<usize> {
     let Some(number) = crate::wire::parse_integer(text) else {
-        return refused("ERR invalid DB index");
+        return refused(NOT_AN_INTEGER);
     };
     match usize::try_from(number) {
         Ok(number) => Ok(number),

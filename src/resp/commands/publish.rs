@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{arg, help, rest};
-use crate::resp::refusal::Answer;
+use crate::resp::refusal::{Answer, refused};
 use crate::resp::reply::Reply;
-use crate::resp::session::Session;
+use crate::resp::session::{NAMES_SIZE_MAX, Session, size_of_names};
 
 /// Returns the confirmation of one subscription, or of its end.
 fn confirmed(session: &Session, kind: &'static str, name: Option<&Bytes>) -> Reply {
@@ -16,12 +16,23 @@ fn confirmed(session: &Session, kind: &'static str, name: Option<&Bytes>) -> Rep
     Reply::Push(vec![Reply::Text(kind), name, count])
 }
 
+/// Refuses subscriptions that would take too much memory.
+fn check_room(session: &Session, names: &[Bytes]) -> Answer<()> {
+    if session.subscribed_size + size_of_names(names) > NAMES_SIZE_MAX {
+        return refused("ERR the names of the channels and patterns are too large");
+    }
+    Ok(())
+}
+
 pub(in crate::resp) fn subscribe(session: &mut Session, args: &[Bytes]) -> Answer {
     let mut replies = Vec::new();
+    check_room(session, rest(args, 1))?;
     for channel in rest(args, 1) {
         let channel = Bytes::copy_from_slice(channel);
         session.state.hub.subscribe(&channel, &session.peer);
-        session.channels.insert(channel.clone());
+        if session.channels.insert(channel.clone()) {
+            session.subscribed_size += size_of_names([&channel]);
+        }
         replies.push(confirmed(session, "subscribe", Some(&channel)));
     }
     session.peer.view().0.channels = session.channels.len();
@@ -30,10 +41,13 @@ pub(in crate::resp) fn subscribe(session: &mut Session, args: &[Bytes]) -> Answe
 
 pub(in crate::resp) fn psubscribe(session: &mut Session, args: &[Bytes]) -> Answer {
     let mut replies = Vec::new();
+    check_room(session, rest(args, 1))?;
     for pattern in rest(args, 1) {
         let pattern = Bytes::copy_from_slice(pattern);
         session.state.hub.subscribe_pattern(&pattern, &session.peer);
-        session.patterns.insert(pattern.clone());
+        if session.patterns.insert(pattern.clone()) {
+            session.subscribed_size += size_of_names([&pattern]);
+        }
         replies.push(confirmed(session, "psubscribe", Some(&pattern)));
     }
     Ok(Reply::Several(replies))
@@ -48,6 +62,7 @@ pub(in crate::resp) fn unsubscribe(session: &mut Session, args: &[Bytes]) -> Ans
     for name in &names {
         if session.channels.remove(name) {
             session.state.hub.unsubscribe(name, session.peer.id);
+            session.subscribed_size -= size_of_names([name]);
         }
         replies.push(confirmed(session, "unsubscribe", Some(name)));
     }
@@ -67,6 +82,7 @@ pub(in crate::resp) fn punsubscribe(session: &mut Session, args: &[Bytes]) -> An
     for name in &names {
         if session.patterns.remove(name) {
             session.state.hub.unsubscribe_pattern(name, session.peer.id);
+            session.subscribed_size -= size_of_names([name]);
         }
         replies.push(confirmed(session, "punsubscribe", Some(name)));
     }

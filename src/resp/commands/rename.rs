@@ -2,6 +2,8 @@
 //!
 //! A hash keeps its fields where they are when it is renamed: only its header moves.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::expiry::{has_option, life_of};
@@ -83,6 +85,12 @@ impl KeyCopy {
     }
 }
 
+/// Returns the number of the database that a `COPY` names, if it is a valid one.
+pub(in crate::resp) fn target_of(args: &[Bytes]) -> Option<usize> {
+    let at = rest(args, 3).iter().rposition(|option| is(option, "DB"))?;
+    database_number(rest(args, 3).get(at + 1)?).ok()
+}
+
 pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let (from, to) = (arg(args, 1), arg(args, 2));
     let (mut number, mut options) = (space.database.number, rest(args, 3));
@@ -122,7 +130,8 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
             return write(space, &copy, life);
         }
         // Another database is another store, with a transaction of its own.
-        let (reply, _) = in_transaction(&target, |space| write(space, &copy, life))?;
+        let (reply, deeds) = in_transaction(&target, |space| write(space, &copy, life))?;
+        space.deeds.elsewhere.push((Arc::clone(&target), deeds));
         reply
     })
 }

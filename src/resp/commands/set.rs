@@ -10,9 +10,7 @@ use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
 use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
 use crate::resp::numbers::now_ms;
-use crate::resp::refusal::{
-    Answer, NOT_AN_INTEGER, SYNTAX, WRONG_TYPE, refused, refused_with, syntax,
-};
+use crate::resp::refusal::{Answer, NOT_AN_INTEGER, WRONG_TYPE, refused, refused_with, syntax};
 use crate::resp::reply::{OK, Reply};
 use crate::wire::parse_integer;
 
@@ -27,11 +25,11 @@ enum SetCondition {
 
 /// The options of `SET`.
 #[derive(Debug)]
-struct SetOptions {
+struct SetOptions<'a> {
     condition: SetCondition,
     returns_old: bool,
-    /// `None` if no option sets it.
-    life: Option<Lifespan>,
+    /// The option that sets it, and its value: `None` if there is none.
+    life: Option<(&'a Bytes, &'a [u8])>,
 }
 
 /// Parses a time to live in seconds or milliseconds, as a duration or as a time of day.
@@ -58,15 +56,15 @@ pub(super) fn is_lifespan(option: &[u8]) -> bool {
     ["EX", "PX", "EXAT", "PXAT"].iter().any(|name| is(option, name))
 }
 
-impl SetOptions {
-    fn parse(mut args: &[Bytes]) -> Answer<Self> {
+impl<'a> SetOptions<'a> {
+    fn parse(mut args: &'a [Bytes]) -> Answer<Self> {
         let mut options = Self { condition: SetCondition::Always, returns_old: false, life: None };
         while let [option, after @ ..] = args {
             args = after;
             if is(option, "GET") {
                 options.returns_old = true;
             } else if is(option, "KEEPTTL") {
-                options.set_life(Lifespan::Kept)?;
+                options.set_life(option, b"")?;
             } else if is(option, "NX") {
                 options.set_condition(SetCondition::IfNew)?;
             } else if is(option, "XX") {
@@ -74,7 +72,7 @@ impl SetOptions {
             } else if let [value, after @ ..] = args {
                 args = after;
                 if is_lifespan(option) {
-                    options.set_life(parse_lifespan("set", option, value)?)?;
+                    options.set_life(option, value)?;
                 } else if let Some(condition) = ValueCondition::parse(option, value)? {
                     options.set_condition(SetCondition::IfValue(condition))?;
                 } else {
@@ -87,8 +85,21 @@ impl SetOptions {
         Ok(options)
     }
 
-    fn set_life(&mut self, life: Lifespan) -> Answer<()> {
-        if self.life.replace(life).is_some() { refused(SYNTAX) } else { Ok(()) }
+    /// Sets what the time to live will be. The same option may come again, and the last one counts.
+    fn set_life(&mut self, option: &'a Bytes, value: &'a [u8]) -> Answer<()> {
+        match self.life.replace((option, value)) {
+            Some((other, _)) if !other.eq_ignore_ascii_case(option) => syntax(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the time to live. Its value is looked at when all options are known to be valid.
+    fn life(&self) -> Answer<Lifespan> {
+        match self.life {
+            None => Ok(Lifespan::OfStore),
+            Some((option, _)) if is(option, "KEEPTTL") => Ok(Lifespan::Kept),
+            Some((option, value)) => parse_lifespan("set", option, value),
+        }
     }
 
     fn set_condition(&mut self, condition: SetCondition) -> Answer<()> {
@@ -113,7 +124,7 @@ pub(in crate::resp) fn set(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
         return Ok(OK);
     }
     let options = SetOptions::parse(rest(args, 3))?;
-    let life = options.life.unwrap_or(Lifespan::OfStore);
+    let life = options.life()?;
     let is_plain = matches!(options.condition, SetCondition::Always);
     if is_plain && !options.returns_old && life != Lifespan::Kept {
         put(space, key, value, life)?;
@@ -182,15 +193,18 @@ pub(in crate::resp) fn psetex(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
 
 pub(in crate::resp) fn getex(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let key = arg(args, 1);
-    let life = match rest(args, 2) {
-        [] => None,
-        [option] if is(option, "PERSIST") => Some(Lifespan::Endless),
-        [option, value] if is_lifespan(option) => Some(parse_lifespan("getex", option, value)?),
+    let option = match rest(args, 2) {
+        [] => return super::strings::get(space, args),
+        [option] if is(option, "PERSIST") => None,
+        [option, value] if is_lifespan(option) => Some((option, value)),
         _ => return syntax(),
     };
-    let Some(life) = life else { return super::strings::get(space, args) };
     space.atomically(|space| {
         let Some(string) = space.string(key)? else { return Ok(Reply::Null) };
+        let life = match option {
+            None => Lifespan::Endless,
+            Some((option, value)) => parse_lifespan("getex", option, value)?,
+        };
         super::expiry::set_life(space, key, &Holding::String(string.clone()), life)?;
         Ok(string.into_reply())
     })

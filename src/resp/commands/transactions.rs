@@ -24,7 +24,7 @@ pub(in crate::resp) fn discard(session: &mut Session, _args: &[Bytes]) -> Answer
     if session.queue.take().is_none() {
         return refused("ERR DISCARD without MULTI");
     }
-    session.watched.clear();
+    session.forget_watched();
     Ok(OK)
 }
 
@@ -39,6 +39,6 @@ pub(in crate::resp) fn watch(session: &mut Session, args: &[Bytes]) -> Answer<Re
 }
 
 pub(in crate::resp) fn unwatch(session: &mut Session, _args: &[Bytes]) -> Answer {
-    session.watched.clear();
+    session.forget_watched();
     Ok(OK)
 }

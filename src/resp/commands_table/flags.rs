@@ -9,7 +9,8 @@ impl CommandFlags {
     pub(in crate::resp) const READ: Self = Self(1);
     pub(in crate::resp) const WRITE: Self = Self(1 << 1);
     pub(super) const FAST: Self = Self(1 << 2);
-    pub(super) const ADMIN: Self = Self(1 << 3);
+    /// Shown to no monitor either.
+    pub(in crate::resp) const ADMIN: Self = Self(1 << 3);
     pub(super) const PUBSUB: Self = Self(1 << 4);
     pub(in crate::resp) const NO_AUTH: Self = Self(1 << 5);
     pub(in crate::resp) const NO_MULTI: Self = Self(1 << 6);
@@ -32,7 +33,7 @@ impl CommandFlags {
         self.0 & other.0 != 0
     }
 
-    pub(super) const fn and(self, other: Self) -> Self {
+    pub(in crate::resp) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 

@@ -78,7 +78,7 @@ pub(super) fn server() -> Vec<CommandRow> {
         ("function", -2, BOX, NONE, Session(admin::container), "7.0.0", "There are no functions."),
         ("function|flush", -2, EMPTY, NONE, Session(admin::ok), "7.0.0", "Removes all functions: there are none."),
         ("function|list", -2, EMPTY, NONE, Session(admin::nothing), "7.0.0", "Returns all functions: none."),
-        ("info", -1, EMPTY, NONE, Session(info::info), "1.0.0", "Tells about the server."),
+        ("info", -1, CommandFlags::SLOW, NONE, Session(info::info), "1.0.0", "Tells about the server."),
         ("lastsave", 1, FAST, NONE, Session(admin::lastsave), "1.0.0", "Returns when SAVE was last run."),
         ("memory", -2, BOX, NONE, Session(admin::container), "4.0.0", "Tells about memory."),
         ("memory|doctor", 2, EMPTY, NONE, Session(admin::memory_doctor), "4.0.0", "Has no advice."),
