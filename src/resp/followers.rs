@@ -103,18 +103,17 @@ impl FeedFollower {
                 Ok(None) => {}
                 // Everything was removed at once, this thread is too far behind, or the store cannot
                 // be read. In any case it goes on: caches that are told of nothing stay wrong.
-                Err(_) => match self.database.ledger.resume(&self.database.store) {
-                    Ok((again, is_gap)) => {
-                        changes = again;
-                        if is_gap {
-                            self.state.tracker.all_changed(&self.state.peers);
-                        }
-                    }
-                    Err(_) => {
+                Err(_) => {
+                    let resumed = self.database.ledger.resume(&self.database.store);
+                    if !resumed.as_ref().is_ok_and(|(_, is_gap)| !is_gap) {
                         self.state.tracker.all_changed(&self.state.peers);
+                    }
+                    if let Ok((again, _)) = resumed {
+                        changes = again;
+                    } else {
                         thread::sleep(LOOK_INTERVAL);
                     }
-                },
+                }
             }
             self.expire();
             if !self.state.is_listened_to() {

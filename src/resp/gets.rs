@@ -32,15 +32,14 @@ impl Session {
     pub(super) fn get_many(&mut self, keys: &[&Bytes], size: usize) -> usize {
         let mut stored: Vec<_> = keys.iter().map(|key| encode_key(key)).collect();
         stored.truncate(self.database.fitting(&stored, size as u64));
-        let values = self.database.store.get_many(&stored);
-        let values: Vec<Answer<Option<Value>>> = match values {
-            Ok(values) => values.into_iter().map(Ok).collect(),
-            // One value cannot be read, and the others can.
-            Err(_) => {
+        let values: Vec<Answer<Option<Value>>> =
+            if let Ok(values) = self.database.store.get_many(&stored) {
+                values.into_iter().map(Ok).collect()
+            } else {
+                // One value cannot be read, and the others can.
                 let space = Keyspace::new(&self.database);
                 stored.iter().map(|key| space.stored(key)).collect()
-            }
-        };
+            };
         let (mut answered, mut failed) = (0, 0);
         let mut answer = |session: &mut Self, reply: &Reply| {
             failed += u64::from(session.count_error(reply));

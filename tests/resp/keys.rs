@@ -183,7 +183,7 @@ fn a_restore_that_fails_removes_nothing() {
     let mut client = served.client();
     client.is("SET k precious", "OK");
     let mut payload = b"h".to_vec();
-    for part in [&b"a"[..], b"1", &[b'f'; 65_530], b"v"] {
+    for part in [&b"a"[..], b"1", &vec![b'f'; 65_530], b"v"] {
         payload.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
         payload.extend_from_slice(part);
     }
