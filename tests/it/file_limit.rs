@@ -11,6 +11,7 @@ use std::process::Command;
 
 use bitcask::{AppendMode, Bitcask, Error, MergeOptions, Options};
 
+use crate::disks::run;
 use crate::support::{Actor, ROLE, SAYS, STORE, actor, files_of, logs, options, pairs};
 
 /// Prefix of the names of the parts that child processes play here.
@@ -60,6 +61,12 @@ fn segments_end_earlier_under_a_file_size_limit() {
 #[test]
 fn lowering_the_file_size_limit_of_an_open_store_ends_its_segment() {
     let dir = tempfile::tempdir().unwrap();
+    let kind = run("stat", &["-f", "-c", "%T", dir.path().to_str().unwrap()]);
+    if kind.is_ok_and(|kind| kind.trim() == "btrfs") {
+        return println!(
+            "skipped: a store on a btrfs writes, and the signal ends a write at the limit"
+        );
+    }
     played("while it is open", dir.path(), false);
     check_without_limit(dir.path());
 }
