@@ -101,8 +101,8 @@ impl FeedFollower {
             match changes.recv_timeout(self.patience()) {
                 Ok(Some(change)) => self.changed(&change),
                 Ok(None) => {}
-                // Everything was removed at once, this thread is too far behind, or the store cannot
-                // be read. In any case it goes on: caches that are told of nothing stay wrong.
+                // Everything was removed at once, this thread is too far behind, or the store
+                // cannot be read. It goes on: caches that are told of nothing stay wrong.
                 Err(_) => {
                     let resumed = self.database.ledger.resume(&self.database.store);
                     if !resumed.as_ref().is_ok_and(|(_, is_gap)| !is_gap) {

@@ -2,8 +2,9 @@
 //!
 //! - A client that tracks by key is remembered for each key that it reads, until the key changes
 //!   once. One that tracks by prefix is told of every change.
-//! - The table of keys is bounded, by their number and by their size. When it is full, the keys that
-//!   were remembered first are taken out, and the clients that have them are told to forget them.
+//! - The table of keys is bounded, by their number and by their size. When it is full, the keys
+//!   that were remembered first are taken out, and the clients that have them are told to forget
+//!   them.
 //! - As in Redis, a key is the same in all databases.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -20,6 +20,7 @@ static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 /// Lines that wait.
 #[derive(Debug, Default)]
 pub(crate) struct LogQueue {
+    /// Lock 9: the lines that wait to be written.
     state: Mutex<QueuedLines>,
     /// Wakes the writer when there is a line, and the end of the program when there is none.
     changed: Condvar,
