@@ -71,7 +71,7 @@ fn the_store_can_free_space_on_an_ext4_without_bytes_or_inodes() {
 }
 
 #[test]
-fn the_store_can_free_space_on_an_xfs_without_bytes_or_inodes() {
+fn the_store_can_free_space_on_an_xfs_without_bytes() {
     play_in_namespace("nothing left of: xfs");
 }
 
