@@ -55,8 +55,8 @@ pub(crate) fn write_and_wait(dir: &Path, count: usize) {
 /// Plays every combination on a disk of several megabytes whose inodes are limited.
 pub(crate) fn nothing_left(disk: &Path, kind: Kind) {
     let shortages = [Shortage::Bytes, Shortage::Inodes, Shortage::Both];
-    // A btrfs has no limit on inodes: files take the space of its trees. An XFS makes 64 inodes at a
-    // time, in free space in one piece, so a delete without a free inode may fail there.
+    // A btrfs has no limit on inodes: files take the space of its trees. An XFS makes 64 inodes at
+    // a time, in free space in one piece, so a delete without a free inode may fail there.
     let has_inodes = !matches!(kind, Kind::Btrfs | Kind::BtrfsInPlace | Kind::Xfs);
     let count = if has_inodes { 3 } else { 1 };
     for mode in MODES {
