@@ -56,7 +56,7 @@ impl Ledger {
         self.notes().clear();
     }
 
-    /// Clears the store of a database. Clients are told of it by the caller, afterwards.
+    /// Clears the store of a database. The caller tells the clients of it afterwards.
     pub(super) fn clear(&self, store: &Bitcask) -> Result<()> {
         let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
         store.clear()?;
