@@ -10,9 +10,20 @@
 //!   which continues from its last entry. Earlier entries expire by the wall clock. See [`Now`].
 //! - A wall clock that has jumped ahead is trusted to hide a value, but not to destroy it. See
 //!   `trust`.
+//! - A store that replicas have to keep equal is given the time by its owner. See `given`.
 //! - Tests use clocks whose hands they move.
 
 mod age;
+#[cfg_attr(
+    not(feature = "raft"),
+    cfg_attr(
+        not(test),
+        expect(dead_code, reason = "only state machines give their stores the time")
+    )
+)]
+mod given;
+#[cfg(any(test, bitcask_fuzzing))]
+mod hands;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -22,6 +33,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use age::Ages;
+#[cfg_attr(not(feature = "raft"), expect(unused_imports, reason = "as for the module"))]
+pub(crate) use given::GivenTime;
+#[cfg(any(test, bitcask_fuzzing))]
+pub(crate) use hands::Hands;
 use trust::Trust;
 
 /// Upper bound of times, exclusive: times from disk that reach it are refused. It is in the year
@@ -75,6 +90,8 @@ impl Offsets {
 enum TimeSource {
     /// The system's clock, and the moment from which the monotonic clock counts.
     System(Instant),
+    /// The time that its owner gives, and the moment from which the monotonic clock counts.
+    Given(GivenTime, Instant),
     #[cfg(any(test, bitcask_fuzzing))]
     Hands(Hands),
 }
@@ -92,7 +109,6 @@ pub(crate) struct Now {
 
 impl Now {
     /// Returns a moment with one time for all entries.
-    #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn at(time: u64) -> Self {
         Self { low: time, high: time, boundary: u64::MAX }
     }
@@ -193,6 +209,9 @@ impl Clock {
 
     /// Returns the time, in microseconds since the epoch. It is never lower than any time before.
     pub(crate) fn now(&self) -> u64 {
+        if let Some(time) = self.given() {
+            return time;
+        }
         self.steady().saturating_add(self.ahead.highest.load(Ordering::Relaxed)).min(TIME_MAX - 1)
     }
 
@@ -203,6 +222,9 @@ impl Clock {
 
     /// Returns the present moment, for judging expiry.
     pub(crate) fn read(&self) -> Now {
+        if let Some(time) = self.given() {
+            return Now::at(time);
+        }
         let (steady, ahead) = (self.steady(), &*self.ahead);
         let low = steady.saturating_add(ahead.wall.load(Ordering::Relaxed)).min(TIME_MAX - 1);
         // The two offsets are equal in the common case and rise together, but not in one step.
@@ -214,6 +236,9 @@ impl Clock {
     /// Returns the moment for judging expiry when the result can't be undone. An entry that has
     /// expired at this moment stays expired even if a wrong clock is set right.
     pub(crate) fn certain(&self) -> Now {
+        if let Some(time) = self.given() {
+            return Now::at(time);
+        }
         let (steady, _) = self.look();
         let believed = self.ahead.trust().believed();
         let low = steady.saturating_add(believed).min(TIME_MAX - 1);
@@ -255,7 +280,7 @@ impl Clock {
     /// Returns the time that the wall clock shows, right or wrong.
     pub(crate) fn wall(&self) -> u64 {
         match &self.source {
-            TimeSource::System(_) => micros_since_epoch(SystemTime::now()),
+            TimeSource::System(_) | TimeSource::Given(..) => micros_since_epoch(SystemTime::now()),
             #[cfg(any(test, bitcask_fuzzing))]
             TimeSource::Hands(hands) => hands.wall.load(Ordering::Relaxed),
         }
@@ -277,6 +302,9 @@ impl Clock {
 
     /// Continues from a time in the log if that is far ahead of this clock.
     pub(crate) fn reach(&self, timestamp: u64) {
+        if self.given().is_some() {
+            return;
+        }
         let (steady, _) = self.look();
         let now = self.read();
         if timestamp <= now.high.saturating_add(BURST) {
@@ -317,9 +345,14 @@ impl Clock {
         (steady, wall)
     }
 
+    /// Returns the time that the clock was given, if it is given the time.
+    fn given(&self) -> Option<u64> {
+        if let TimeSource::Given(time, _) = &self.source { Some(time.get()) } else { None }
+    }
+
     fn monotonic(&self) -> u64 {
         match &self.source {
-            TimeSource::System(start) => {
+            TimeSource::System(start) | TimeSource::Given(_, start) => {
                 let since = start.elapsed();
                 let micros = since.as_secs().saturating_mul(1_000_000);
                 micros.saturating_add(since.subsec_micros().into())
@@ -340,56 +373,4 @@ pub(crate) fn micros_since_epoch(time: SystemTime) -> u64 {
 /// Converts a time of the log to the standard library's type.
 pub(crate) fn system_time(micros: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros)
-}
-
-/// A wall clock and a monotonic clock whose hands a test moves. Otherwise time stands still.
-#[cfg(any(test, bitcask_fuzzing))]
-#[derive(Debug, Clone)]
-pub(crate) struct Hands {
-    wall: Arc<AtomicU64>,
-    steady: Arc<AtomicU64>,
-    looks: Arc<AtomicU64>,
-}
-
-#[cfg(any(test, bitcask_fuzzing))]
-impl Hands {
-    /// Starts at a fixed moment, far enough from zero to be moved back.
-    pub(crate) fn new() -> Self {
-        Self::at(1_700_000_000_000_000)
-    }
-
-    /// Starts at a given moment.
-    pub(crate) fn at(time: u64) -> Self {
-        let steady = Arc::new(AtomicU64::new(5_000_000));
-        Self { wall: Arc::new(AtomicU64::new(time)), steady, looks: Arc::default() }
-    }
-
-    /// Returns a fresh clock with these hands, like the one that opening a store creates.
-    pub(crate) fn clock(&self) -> Clock {
-        Clock::new(TimeSource::Hands(self.clone()), 0)
-    }
-
-    /// Lets time pass.
-    pub(crate) fn advance(&self, by: Duration) {
-        let by = u64::try_from(by.as_micros()).unwrap();
-        self.steady.fetch_add(by, Ordering::Relaxed);
-        self.wall.fetch_add(by, Ordering::Relaxed);
-    }
-
-    /// Returns how many times a clock with these hands was asked for the time.
-    #[cfg(test)]
-    pub(crate) fn looks(&self) -> u64 {
-        self.looks.load(Ordering::Acquire)
-    }
-
-    /// Sets the wall clock back.
-    pub(crate) fn step_back(&self, by: Duration) {
-        self.wall.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
-    }
-
-    /// Sets the wall clock ahead, as also happens when a machine has slept.
-    #[cfg(test)]
-    pub(crate) fn jump(&self, by: Duration) {
-        self.wall.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
-    }
 }

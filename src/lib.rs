@@ -341,6 +341,8 @@ mod listener;
 pub mod import;
 #[cfg(feature = "metrics")]
 mod publish;
+#[cfg(feature = "raft")]
+pub mod raft;
 #[cfg(any(feature = "resp", feature = "server"))]
 #[cfg_attr(
     not(feature = "server"),

@@ -78,6 +78,12 @@ pub(crate) enum Mistake {
     SlotNotCompared,
     /// A slot is removed before the shard's removal time is raised.
     RemovalNotedLate,
+    /// Entries of a Raft log, and votes, count as durable before their sync.
+    RaftDoneBeforeSync,
+    /// Entries are applied without a note of their place in the Raft log.
+    RaftPlaceForgotten,
+    /// A snapshot for Raft exists before the state itself is durable.
+    RaftStateNotSynced,
     /// A segment's number can be reused while a reader may still hold a slot with it.
     NumberFreedEarly,
     /// A filled shard is filled again, from the log as it was when the store was opened.

@@ -119,3 +119,23 @@ fn a_ttl_that_reaches_the_end_of_time_gives_none() {
     assert_eq!(clock.after(Duration::from_micros(left)), None);
     assert_eq!(clock.after(Duration::from_micros(left - 1)), Some(TIME_MAX - 2));
 }
+
+#[test]
+fn a_given_time_moves_only_when_it_is_told_to() {
+    let given = GivenTime::default();
+    let clock = given.clock();
+    assert_eq!((clock.now(), clock.read(), clock.certain()), (0, Now::at(0), Now::at(0)));
+    given.advance_to(500);
+    given.advance_to(400);
+    assert_eq!((clock.now(), clock.read(), clock.certain()), (500, Now::at(500), Now::at(500)));
+    // What the log says does not count, however far it is ahead.
+    clock.resume(10 * BURST);
+    clock.reach(20 * BURST);
+    assert_eq!((clock.now(), clock.read(), clock.certain()), (500, Now::at(500), Now::at(500)));
+    assert_eq!(clock.expiry_at(700), Some(700));
+    assert_eq!(clock.same_expiry(10 * BURST, 700), 700);
+    assert!(!clock.read().is_over(10 * BURST, 501));
+    assert!(clock.read().is_over(10 * BURST, 500));
+    given.advance_to(u64::MAX);
+    assert_eq!(clock.now(), TIME_MAX - 1);
+}

@@ -235,7 +235,7 @@ mod tests {
                 let found = histogram.quantile(f64::from(percent) / 100.0).as_nanos();
                 let at_most = (u128::from(exact) * 5 / 4).max(64);
                 let is_measured = exact <= 1 << LAST_BITS;
-                assert!(found >= exact.into(), "{found} is less than {exact}");
+                assert!(found >= u128::from(exact), "{found} is less than {exact}");
                 assert!(found <= at_most || !is_measured, "{found} is far above {exact}");
             }
             assert_eq!(histogram.quantile(1.0), histogram.max());

@@ -93,7 +93,17 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<BackupReport> {
-        self.inner.backup(dir.as_ref())
+        self.inner.backup(dir.as_ref(), || ())
+    }
+
+    /// Like [`backup`](Self::backup). Calls `noted` when the moment that the copy shows is over, so
+    /// that a caller can keep its own writers out until then.
+    #[cfg_attr(
+        not(feature = "raft"),
+        expect(dead_code, reason = "only state machines have to know")
+    )]
+    pub(crate) fn backup_noting(&self, dir: &Path, noted: impl FnOnce()) -> Result<BackupReport> {
+        self.inner.backup(dir, noted)
     }
 }
 
@@ -112,10 +122,11 @@ impl BackupMoment {
 }
 
 impl Inner {
-    fn backup(&self, path: &Path) -> Result<BackupReport> {
+    fn backup(&self, path: &Path, noted: impl FnOnce()) -> Result<BackupReport> {
         let writer = self.writer()?;
         let _files = (!made(Mistake::BackupUnguarded)).then(|| writer.files.lock());
         let moment = self.moment(writer)?;
+        noted();
         let fresh = NewDir::prepare(&self.fs, path, &self.dir)?;
         let target = BackupTarget { inner: self, fs: fresh.fs(), dir: fresh.dir() };
         target.take(&moment).inspect_err(|_| fresh.undo(moment.ids()))

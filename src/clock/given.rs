@@ -1,0 +1,34 @@
+//! A time that its owner sets, for stores that replicas have to keep equal.
+//!
+//! - Such a clock stands still until it is told a later time, so what has expired depends on the
+//!   changes that a replica has applied, and not on the clock of its machine.
+//! - The log of the store has no say: its timestamps run ahead of this clock, by a microsecond for
+//!   each entry, and differ between replicas.
+//! - Only the age of history and the hour of merges go by the machine's clocks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::{Clock, LOOK_INTERVAL, TIME_MAX, TimeSource};
+
+/// A time, in microseconds since the epoch. It starts at 0, when nothing has expired. Clones share
+/// it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GivenTime(Arc<AtomicU64>);
+
+impl GivenTime {
+    /// Returns a clock that shows this time.
+    pub(crate) fn clock(&self) -> Clock {
+        Clock::new(TimeSource::Given(self.clone(), Instant::now()), LOOK_INTERVAL)
+    }
+
+    /// Moves the time on. An earlier time has no effect.
+    pub(crate) fn advance_to(&self, time: u64) {
+        self.0.fetch_max(time.min(TIME_MAX - 1), Ordering::AcqRel);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}

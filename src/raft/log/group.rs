@@ -1,0 +1,309 @@
+//! The log and the vote of one group.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use openraft::{
+    DefensiveError, ErrorSubject, ErrorVerb, LogId, LogState, RaftLogId as _, RaftTypeConfig,
+    StorageError, Violation, Vote,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::keys::{LogItem, entries_prefix, group_prefix, index_of, key_of};
+use crate::error::{Error, Result};
+use crate::options::WriteOptions;
+use crate::raft::encoding::{decode, encode};
+use crate::raft::failure::During as _;
+use crate::store::{Batch, Bitcask};
+use crate::sync::Mutex;
+
+/// Size in bytes above which what is appended or removed goes into another batch.
+const BATCH_SIZE: u64 = 8 << 20;
+
+/// Number of entries that are looked up together.
+const READ_TOGETHER: u64 = 64;
+
+/// The log of one group.
+pub(in crate::raft) struct GroupLog<C: RaftTypeConfig> {
+    number: u64,
+    /// Lock 0: where the log begins and ends. Held while the log is written to, not while it is
+    /// read.
+    ends: Mutex<LogEnds<C>>,
+    config: PhantomData<C>,
+}
+
+/// Where a log begins and ends.
+#[derive(Debug, Clone)]
+struct LogEnds<C: RaftTypeConfig> {
+    /// The last entry that was purged.
+    purged: Option<LogId<C::NodeId>>,
+    /// The first entry that is present.
+    first: u64,
+    /// The last entry that is present, or the last one that was purged.
+    last: Option<LogId<C::NodeId>>,
+}
+
+impl<C: RaftTypeConfig> LogEnds<C> {
+    /// Returns the index behind the last entry.
+    fn next(&self) -> u64 {
+        self.last.as_ref().map_or(self.first, |last| last.index.saturating_add(1))
+    }
+}
+
+impl<C: RaftTypeConfig> fmt::Debug for GroupLog<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupLog").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+fn get<T: DeserializeOwned>(store: &Bitcask, key: &[u8]) -> Result<Option<T>> {
+    store.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
+}
+
+fn put<T: Serialize>(store: &Bitcask, key: &[u8], value: &T) -> Result<()> {
+    store.put_opt(key, encode(key, value)?, not_synced())
+}
+
+/// Whoever needs it waits for a sync that others share.
+fn not_synced() -> WriteOptions {
+    WriteOptions::new().durable(false)
+}
+
+impl<C: RaftTypeConfig> GroupLog<C> {
+    /// Reads where the log of a group begins and ends. Removes what a crash has left of a purge.
+    pub(in crate::raft) fn open(store: &Bitcask, number: u64) -> Result<Self> {
+        let purged: Option<LogId<C::NodeId>> = get(store, &key_of(number, LogItem::Purged))?;
+        let first_kept = purged.as_ref().map_or(0, |purged| purged.index.saturating_add(1));
+        let mut ends = LogEnds { first: first_kept, last: purged.clone(), purged };
+        let (mut last, mut leftover) = (None, Batch::new());
+        for key in store.prefix_keys(entries_prefix(number)) {
+            let key = key?;
+            let index = index_of(&key).unwrap_or(0);
+            if index < first_kept {
+                leftover.delete(&key);
+                continue;
+            }
+            match last {
+                // Openraft begins with entry 0, and a test of its may begin elsewhere.
+                None if ends.purged.is_none() => ends.first = index,
+                None if index != ends.first => return Err(gap(store, number, ends.first)),
+                Some(last) if index != last + 1 => return Err(gap(store, number, last + 1)),
+                _ => {}
+            }
+            last = Some(index);
+        }
+        if let Some(last) = last {
+            let key = key_of(number, LogItem::Entry(last));
+            let entry: Option<C::Entry> = get(store, &key)?;
+            ends.last = entry.map(|entry| entry.get_log_id().clone());
+        }
+        if !leftover.is_empty() {
+            store.write_opt(&leftover, not_synced())?;
+        }
+        Ok(Self { number, ends: Mutex::new(ends), config: PhantomData })
+    }
+
+    fn key(&self, item: LogItem) -> Vec<u8> {
+        key_of(self.number, item)
+    }
+
+    pub(in crate::raft) fn state(&self) -> LogState<C> {
+        let ends = self.ends.lock();
+        LogState { last_purged_log_id: ends.purged.clone(), last_log_id: ends.last.clone() }
+    }
+
+    pub(in crate::raft) fn vote(&self, store: &Bitcask) -> Result<Option<Vote<C::NodeId>>> {
+        get(store, &self.key(LogItem::Vote))
+    }
+
+    /// Stores the vote. The caller waits until it is durable.
+    pub(in crate::raft) fn save_vote(&self, store: &Bitcask, vote: &Vote<C::NodeId>) -> Result<()> {
+        put(store, &self.key(LogItem::Vote), vote)
+    }
+
+    pub(in crate::raft) fn committed(&self, store: &Bitcask) -> Result<Option<LogId<C::NodeId>>> {
+        get(store, &self.key(LogItem::Committed))
+    }
+
+    /// Stores up to where entries are committed. That need not be durable: whatever is lost of it
+    /// is learned again from the leader.
+    pub(in crate::raft) fn save_committed(
+        &self,
+        store: &Bitcask,
+        committed: Option<&LogId<C::NodeId>>,
+    ) -> Result<()> {
+        let key = self.key(LogItem::Committed);
+        match committed {
+            Some(committed) => put(store, &key, committed),
+            None => store.delete_opt(&key, not_synced()).map(drop),
+        }
+    }
+
+    /// Appends entries, which can be read from then on. The caller waits until they are durable.
+    pub(in crate::raft) fn append(
+        &self,
+        store: &Bitcask,
+        entries: impl IntoIterator<Item = C::Entry>,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        let mut ends = self.ends.lock();
+        let (mut batch, mut last) = (Batch::new(), ends.last.clone());
+        for entry in entries {
+            let log_id = entry.get_log_id().clone();
+            if ends.purged.as_ref().is_some_and(|purged| log_id.index <= purged.index) {
+                // It is part of what was purged, as openraft's suite has it.
+                continue;
+            }
+            let is_next =
+                last.as_ref().is_none_or(|last| last.index.checked_add(1) == Some(log_id.index));
+            if !is_next {
+                let violation = Violation::LogsNonConsecutive { prev: last, next: log_id };
+                return Err(DefensiveError::new(ErrorSubject::Logs, violation).into());
+            }
+            let key = self.key(LogItem::Entry(log_id.index));
+            let write = || ErrorSubject::Log(log_id.clone());
+            let bytes = encode(&key, &entry).during(write(), ErrorVerb::Write)?;
+            if batch.size() + bytes.len() as u64 > BATCH_SIZE && !batch.is_empty() {
+                self.write(store, &mut batch, &mut ends, last.take())
+                    .during(write(), ErrorVerb::Write)?;
+            }
+            batch.put(&key, bytes);
+            if ends.last.is_none() && last.is_none() && ends.purged.is_none() {
+                ends.first = log_id.index;
+            }
+            last = Some(log_id);
+        }
+        self.write(store, &mut batch, &mut ends, last).during(ErrorSubject::Logs, ErrorVerb::Write)
+    }
+
+    /// Writes entries up to `last`, and empties the batch.
+    fn write(
+        &self,
+        store: &Bitcask,
+        batch: &mut Batch,
+        ends: &mut LogEnds<C>,
+        last: Option<LogId<C::NodeId>>,
+    ) -> Result<()> {
+        store.write_opt(batch, not_synced())?;
+        batch.clear();
+        ends.last = last;
+        Ok(())
+    }
+
+    /// Reads the entries that are present in a range: all of them, or fewer once they have more
+    /// than `size` bytes.
+    pub(in crate::raft) fn read(
+        &self,
+        store: &Bitcask,
+        start: u64,
+        end: u64,
+        size: u64,
+    ) -> Result<Vec<C::Entry>> {
+        let ends = self.ends.lock().clone();
+        let (mut at, end) = (start.max(ends.first), end.min(ends.next()));
+        let (mut entries, mut read_size) = (Vec::new(), 0);
+        while at < end && read_size <= size {
+            let until = end.min(at + READ_TOGETHER);
+            let keys: Vec<_> = (at..until).map(|index| self.key(LogItem::Entry(index))).collect();
+            for (index, (key, bytes)) in (at..).zip(keys.iter().zip(store.get_many(&keys)?)) {
+                let Some(bytes) = bytes else {
+                    // It may have been purged or truncated meanwhile.
+                    let now = self.ends.lock();
+                    if index < now.first || index >= now.next() {
+                        return Ok(entries);
+                    }
+                    return Err(gap(store, self.number, index));
+                };
+                read_size += bytes.len() as u64;
+                entries.push(decode(key, &bytes)?);
+                if read_size > size {
+                    break;
+                }
+            }
+            at = until;
+        }
+        Ok(entries)
+    }
+
+    /// Removes the entries from an index on, the last one first: whatever a crash leaves, there is
+    /// no gap.
+    pub(in crate::raft) fn truncate(&self, store: &Bitcask, since: u64) -> Result<()> {
+        let mut ends = self.ends.lock();
+        let since = since.max(ends.first);
+        let mut end = ends.next();
+        let before = match since.checked_sub(1).filter(|before| *before >= ends.first) {
+            Some(before) => {
+                let key = self.key(LogItem::Entry(before));
+                get::<C::Entry>(store, &key)?.map(|entry| entry.get_log_id().clone())
+            }
+            None => ends.purged.clone(),
+        };
+        // Readers find no entry beyond the end from now on.
+        ends.last = before;
+        while end > since {
+            let start = since.max(end.saturating_sub(DELETED_TOGETHER));
+            self.delete(store, Batch::new(), (start..end).rev())?;
+            end = start;
+        }
+        Ok(())
+    }
+
+    /// Removes the entries up to one. What was purged is known before the first of them is gone.
+    pub(in crate::raft) fn purge(&self, store: &Bitcask, upto: LogId<C::NodeId>) -> Result<()> {
+        let mut ends = self.ends.lock();
+        if ends.purged.as_ref().is_some_and(|purged| purged.index >= upto.index) {
+            return Ok(());
+        }
+        let (start, end) = (ends.first, ends.next().min(upto.index.saturating_add(1)));
+        let key = self.key(LogItem::Purged);
+        let bytes = encode(&key, &upto)?;
+        ends.first = upto.index.saturating_add(1);
+        if ends.last.as_ref().is_none_or(|last| last.index <= upto.index) {
+            ends.last = Some(upto.clone());
+        }
+        ends.purged = Some(upto);
+        let mut batch = Batch::new();
+        batch.put(&key, bytes);
+        let mut at = start;
+        loop {
+            let until = end.min(at.saturating_add(DELETED_TOGETHER));
+            self.delete(store, std::mem::take(&mut batch), at..until)?;
+            if until >= end {
+                return Ok(());
+            }
+            at = until;
+        }
+    }
+
+    fn delete(
+        &self,
+        store: &Bitcask,
+        mut batch: Batch,
+        indexes: impl Iterator<Item = u64>,
+    ) -> Result<()> {
+        for index in indexes {
+            batch.delete(self.key(LogItem::Entry(index)));
+        }
+        store.write_opt(&batch, not_synced())
+    }
+
+    /// Removes everything of the group.
+    pub(in crate::raft) fn remove(&self, store: &Bitcask) -> Result<()> {
+        let mut ends = self.ends.lock();
+        store.delete_prefix(group_prefix(self.number))?;
+        *ends = LogEnds { purged: None, first: 0, last: None };
+        Ok(())
+    }
+}
+
+/// Number of entries that are removed together.
+const DELETED_TOGETHER: u64 = 4096;
+
+/// The error for an entry that is missing between others.
+fn gap(store: &Bitcask, group: u64, missing: u64) -> Error {
+    let reason = format!(
+        "the Raft log of group {group} has no entry {missing}, but later ones; restore the node \
+         from a snapshot or a backup"
+    );
+    Error::corrupt(store.path(), 0, reason)
+}

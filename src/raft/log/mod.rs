@@ -1,0 +1,262 @@
+//! The log of a Raft node, and its vote.
+//!
+//! - Several groups of a node share one store, and so its syncs. `group` has what belongs to one.
+//! - `syncing` makes entries durable, and tells openraft.
+
+pub(super) mod group;
+mod keys;
+pub(super) mod syncing;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{self, Debug};
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{
+    ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig,
+    StorageError, Vote,
+};
+
+use super::blocking::blocking;
+use super::failure::During as _;
+use crate::error::{Error, Result};
+use crate::options::{Options, SyncPolicy};
+use crate::store::{Bitcask, Env};
+use group::GroupLog;
+use syncing::Syncing;
+
+/// Size of entries in bytes above which
+/// [`limited_get_log_entries`](RaftLogReader::limited_get_log_entries) returns no more of them.
+const PAYLOAD_SIZE: u64 = 4 << 20;
+
+/// The log and the vote of a Raft node, in a directory of its own: openraft's
+/// [`RaftLogStorage`].
+///
+/// A node that takes part in several groups opens one log and calls [`group`](Self::group) for each
+/// of them. The entries of all groups then lie in one log of segment files, and those that come at
+/// about the same time share a sync.
+///
+/// Clones and groups share the store, which is closed when the last of them is dropped.
+pub struct LogStore<C: RaftTypeConfig> {
+    shared: Arc<SharedLog>,
+    group: Arc<GroupLog<C>>,
+}
+
+/// Reads the entries of a [`LogStore`], for the tasks of openraft that send them to other nodes.
+pub struct LogReader<C: RaftTypeConfig>(LogStore<C>);
+
+/// What the groups of a node share.
+struct SharedLog {
+    store: Arc<Bitcask>,
+    syncing: Syncing,
+}
+
+impl<C: RaftTypeConfig> LogStore<C> {
+    /// Opens the log in a directory, or creates one there, and returns group 0 of it.
+    ///
+    /// The options decide on the size of segments and on merges, which reclaim the space of entries
+    /// that openraft has purged. Their sync policy has no effect: votes and entries are synced
+    /// when Raft demands it. An entry must not be larger than
+    /// [`value_size_limit`](Options::value_size_limit).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bitcask::open`], [`Undecodable`](Error::Undecodable) for entries that this
+    /// version cannot read, and [`Corrupt`](Error::Corrupt) if entries are missing.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Self::open_on(&Env::default(), path.as_ref(), options)
+    }
+
+    pub(super) fn open_on(env: &Env, path: &Path, options: Options) -> Result<Self> {
+        let options = options.sync_policy(SyncPolicy::Never).default_ttl(None);
+        let store = Arc::new(Bitcask::open_on(env, path, options)?);
+        let group = Arc::new(GroupLog::open(&store, 0)?);
+        let syncing = Syncing::start(&store, env.threads)?;
+        Ok(Self { shared: Arc::new(SharedLog { store, syncing }), group })
+    }
+
+    /// Returns another group of the same node. Each group has a log and a vote of its own, and
+    /// must be in use at most once at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn group(&self, number: u64) -> Result<Self> {
+        let group = Arc::new(GroupLog::open(&self.shared.store, number)?);
+        Ok(Self { shared: Arc::clone(&self.shared), group })
+    }
+
+    /// Removes the log and the vote of this group, for example when its node has left the cluster.
+    /// Durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bitcask::delete_prefix`].
+    pub fn remove_group(self) -> Result<()> {
+        self.group.remove(&self.shared.store)?;
+        self.shared.store.sync()
+    }
+
+    /// Returns the statistics of the store that holds the log: sizes, syncs, merges.
+    pub fn stats(&self) -> crate::stats::Stats {
+        self.shared.store.stats()
+    }
+
+    fn entries(
+        &self,
+        start: u64,
+        end: u64,
+        size: u64,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        let entries = self.group.read(&self.shared.store, start, end, size);
+        entries.during(ErrorSubject::Logs, ErrorVerb::Read)
+    }
+
+    /// Waits until everything written so far is durable.
+    async fn synced(&self) -> Result<()> {
+        let (done, result) = tokio::sync::oneshot::channel();
+        // If nobody waits any more, nobody needs the result.
+        self.shared.syncing.then(Box::new(move |result| drop(done.send(result))));
+        match result.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => Err(Error::Poisoned { cause }),
+            Err(_) => Err(Error::ReadOnly),
+        }
+    }
+}
+
+impl<C: RaftTypeConfig> Clone for LogStore<C> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), group: Arc::clone(&self.group) }
+    }
+}
+
+impl<C: RaftTypeConfig> Debug for LogStore<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogStore").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl<C: RaftTypeConfig> Debug for LogReader<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogReader").field("group", &self.0.group).finish_non_exhaustive()
+    }
+}
+
+/// Returns the first index of a range, and the index behind its last.
+fn ends_of(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl<C: RaftTypeConfig> RaftLogReader<C> for LogStore<C> {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        let (start, end) = ends_of(&range);
+        self.entries(start, end, u64::MAX)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        self.entries(start, end, PAYLOAD_SIZE)
+    }
+}
+
+impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        self.0.try_get_log_entries(range).await
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
+        self.0.limited_get_log_entries(start, end).await
+    }
+}
+
+impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
+    type LogReader = LogReader<C>;
+
+    async fn get_log_state(&mut self) -> Result<LogState<C>, StorageError<C::NodeId>> {
+        Ok(self.group.state())
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        LogReader(self.clone())
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let saved = match self.group.save_vote(&self.shared.store, vote) {
+            Ok(()) => self.synced().await,
+            failed => failed,
+        };
+        saved.during(ErrorSubject::Vote, ErrorVerb::Write)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
+        self.group.vote(&self.shared.store).during(ErrorSubject::Vote, ErrorVerb::Read)
+    }
+
+    async fn save_committed(
+        &mut self,
+        committed: Option<LogId<C::NodeId>>,
+    ) -> Result<(), StorageError<C::NodeId>> {
+        let saved = self.group.save_committed(&self.shared.store, committed.as_ref());
+        saved.during(ErrorSubject::Logs, ErrorVerb::Write)
+    }
+
+    async fn read_committed(
+        &mut self,
+    ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
+        self.group.committed(&self.shared.store).during(ErrorSubject::Logs, ErrorVerb::Read)
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<C>,
+    ) -> Result<(), StorageError<C::NodeId>>
+    where
+        I: IntoIterator<Item = C::Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.group.append(&self.shared.store, entries)?;
+        self.shared.syncing.then(Box::new(move |result| {
+            callback
+                .log_io_completed(result.map_err(|error| std::io::Error::other(error.to_string())));
+        }));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let removed = blocking(|| self.group.truncate(&self.shared.store, log_id.index));
+        removed.during(ErrorSubject::Log(log_id), ErrorVerb::Delete)
+    }
+
+    async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
+        let removed = blocking(|| self.group.purge(&self.shared.store, log_id.clone()));
+        removed.during(ErrorSubject::Log(log_id), ErrorVerb::Delete)
+    }
+}

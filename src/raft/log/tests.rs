@@ -1,0 +1,143 @@
+//! The log, beyond what openraft's suite asks for.
+
+use openraft::storage::RaftLogStorageExt as _;
+use openraft::{Entry, EntryPayload};
+
+use super::group::GroupLog;
+use super::keys::{LogItem, key_of};
+use super::*;
+use crate::raft::tests::{Put, TestConfig, entry, env, log_id, now, options, try_log};
+use crate::testing::twin::{Call, Fault, FaultKind, Twin};
+
+fn indexes(entries: &[Entry<TestConfig>]) -> Vec<u64> {
+    entries.iter().map(|it| it.log_id.index).collect()
+}
+
+#[test]
+fn groups_share_a_store_and_nothing_else() {
+    now(async {
+        let twin = Twin::new();
+        let mut first = try_log(&twin).unwrap();
+        let mut second = first.group(7).unwrap();
+        first.blocking_append((0..4).map(|at| entry(1, at))).await.unwrap();
+        second.blocking_append((0..2).map(|at| entry(5, at))).await.unwrap();
+        second.save_vote(&Vote::new(5, 1)).await.unwrap();
+        first.purge(log_id(1, 1)).await.unwrap();
+        assert_eq!(first.read_vote().await.unwrap(), None);
+        drop((first, second));
+
+        let mut first = try_log(&twin).unwrap();
+        let mut second = first.group(7).unwrap();
+        assert_eq!(indexes(&first.try_get_log_entries(..).await.unwrap()), [2, 3]);
+        assert_eq!(indexes(&second.try_get_log_entries(..).await.unwrap()), [0, 1]);
+        assert_eq!(second.read_vote().await.unwrap(), Some(Vote::new(5, 1)));
+        second.remove_group().unwrap();
+        assert_eq!(indexes(&first.try_get_log_entries(..).await.unwrap()), [2, 3]);
+        let mut second = first.group(7).unwrap();
+        assert_eq!(second.get_log_state().await.unwrap().last_log_id, None);
+        assert_eq!(second.read_vote().await.unwrap(), None);
+    });
+}
+
+#[test]
+fn entries_are_read_in_pieces() {
+    now(async {
+        let mut log = try_log(&Twin::new()).unwrap();
+        let large = |index| {
+            let put = Put { key: "k".into(), value: vec![b'x'; 1 << 20], now: 0, ttl: None };
+            Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(put) }
+        };
+        // More than one batch.
+        log.blocking_append((0..12).map(large)).await.unwrap();
+        assert_eq!(log.try_get_log_entries(3..9).await.unwrap().len(), 6);
+        let piece = log.limited_get_log_entries(3, 12).await.unwrap();
+        assert_eq!(indexes(&piece), [3, 4, 5, 6]);
+        // At least one, however large.
+        assert_eq!(log.limited_get_log_entries(11, 12).await.unwrap().len(), 1);
+        assert_eq!(log.try_get_log_entries(12..).await.unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn an_entry_that_does_not_follow_is_refused() {
+    now(async {
+        let mut log = try_log(&Twin::new()).unwrap();
+        log.blocking_append([entry(1, 0), entry(1, 1)]).await.unwrap();
+        for index in [0, 1, 3] {
+            assert!(log.blocking_append([entry(1, index)]).await.is_err(), "{index}");
+        }
+        log.blocking_append([entry(1, 2)]).await.unwrap();
+        assert_eq!(indexes(&log.try_get_log_entries(..).await.unwrap()), [0, 1, 2]);
+    });
+}
+
+#[test]
+fn a_missing_entry_is_an_error_and_not_the_end_of_the_log() {
+    let twin = Twin::new();
+    now(async {
+        let mut log = try_log(&twin).unwrap();
+        log.blocking_append((0..5).map(|at| entry(1, at))).await.unwrap();
+    });
+    let db = Bitcask::open_on(&env(&twin), Path::new("/log"), options()).unwrap();
+    let key = key_of(0, LogItem::Entry(2));
+    assert!(db.delete(key).unwrap());
+    db.close().unwrap();
+    let error = try_log(&twin).unwrap_err();
+    assert!(error.is_corruption() && error.to_string().contains("no entry 2"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_decoded_is_an_error() {
+    let twin = Twin::new();
+    now(async {
+        let mut log = try_log(&twin).unwrap();
+        log.blocking_append((0..3).map(|at| entry(1, at))).await.unwrap();
+    });
+    let db = Bitcask::open_on(&env(&twin), Path::new("/log"), options()).unwrap();
+    let key = key_of(0, LogItem::Entry(1));
+    let bytes = db.get(&key).unwrap().unwrap().to_vec();
+    for len in 0..bytes.len() {
+        db.put(&key, &bytes[..len]).unwrap();
+        let group = GroupLog::<TestConfig>::open(&db, 0).unwrap();
+        assert!(group.read(&db, 0, 3, u64::MAX).unwrap_err().is_undecodable(), "{len}");
+    }
+}
+
+/// A thread syncs for several groups at once.
+#[test]
+fn groups_share_syncs() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = LogStore::<TestConfig>::open(dir.path(), Options::new()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let before = log.stats().syncs;
+    let tasks: Vec<_> = (0..8)
+        .map(|number| {
+            let mut group = log.group(number).unwrap();
+            runtime.spawn(async move {
+                for at in 0..50 {
+                    group.blocking_append([entry(1, at)]).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+    let syncs = log.stats().syncs - before;
+    assert!((50..=400).contains(&syncs), "{syncs}");
+}
+
+/// Once a sync has failed, openraft hears of it, and of nothing that comes after.
+#[test]
+fn a_failed_sync_is_reported() {
+    now(async {
+        let twin = Twin::new();
+        let mut log = try_log(&twin).unwrap();
+        log.blocking_append([entry(1, 0)]).await.unwrap();
+        twin.fail(Fault::new(FaultKind::Eio).only(Call::Sync));
+        let error = log.blocking_append([entry(1, 1)]).await.unwrap_err().to_string();
+        assert!(error.contains("cannot sync"), "{error}");
+        assert!(log.blocking_append([entry(1, 2)]).await.is_err());
+        assert!(log.save_vote(&Vote::new(2, 2)).await.is_err());
+    });
+}

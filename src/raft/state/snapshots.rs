@@ -1,0 +1,132 @@
+//! Builds, receives and installs snapshots.
+//!
+//! - A snapshot is a copy of the store, with links to its sealed segments. It holds exactly what was
+//!   applied when it was made, and its last log id lies in it.
+//! - Once a snapshot exists, openraft purges the log up to it. So the store itself is durable up to
+//!   there first.
+//! - To install a snapshot, a copy of it becomes the store. It counts once `CURRENT` names it.
+
+use std::sync::Arc;
+
+use openraft::{Entry, LogIdOptionExt as _, RaftTypeConfig, Snapshot, SnapshotMeta};
+
+use super::apply::{Apply, Applying, CurrentPointer, OpenedState, StateCore};
+use super::files::{SnapshotFiles, copy_snapshot};
+use super::owned_dir::{OwnedDir, remove_tree};
+use super::pointer::{DirRole, Pointer, SnapshotRecord};
+use crate::error::{Error, Result};
+use crate::mistake::{Mistake, made};
+
+impl<C, A> StateCore<C, A>
+where
+    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = SnapshotFiles>,
+    A: Apply<C>,
+{
+    /// Makes a snapshot of what is applied, and the current one of it.
+    pub(super) fn build_snapshot(&self) -> Result<Snapshot<C>> {
+        let _turn = self.turn.lock();
+        let number = self.next_number();
+        let path = self.dir.join(DirRole::Snapshot, number);
+        let dir = Arc::new(OwnedDir::new(&self.dir.fs, path));
+        // Removed, unless it becomes the current one.
+        dir.supersede();
+        let store = self.store();
+        let applying = self.applying.lock();
+        let now = applying.now.clone();
+        store.db().backup_noting(dir.path(), move || drop(applying))?;
+        if !made(Mistake::RaftStateNotSynced) {
+            store.db().sync()?;
+        }
+        let last = now.up_to.log_id;
+        let snapshot_id = match &last {
+            Some(last) => format!("{}-{}-{number}", last.leader_id, last.index),
+            None => format!("empty-{number}"),
+        };
+        let meta = SnapshotMeta { last_log_id: last, last_membership: now.membership, snapshot_id };
+        let snapshot = Some(SnapshotRecord { number, meta: meta.clone() });
+        let names = Pointer { state: self.pointer.lock().names.state, snapshot };
+        self.dir.write(&names)?;
+        self.advance(names, &dir);
+        Ok(Snapshot { meta, snapshot: Box::new(SnapshotFiles::new(dir)) })
+    }
+
+    /// Returns the current snapshot, if there is one.
+    pub(super) fn current_snapshot(&self) -> Option<Snapshot<C>> {
+        let pointer = self.pointer.lock();
+        let meta = pointer.names.snapshot.as_ref()?.meta.clone();
+        let files = SnapshotFiles::new(Arc::clone(pointer.snapshot.as_ref()?));
+        Some(Snapshot { meta, snapshot: Box::new(files) })
+    }
+
+    /// Creates a directory for a snapshot that is about to be received.
+    pub(super) fn begin_receiving(&self) -> Result<SnapshotFiles> {
+        let path = self.dir.join(DirRole::Incoming, self.next_number());
+        self.dir.fs.create_dir(&path)?;
+        let dir = OwnedDir::new(&self.dir.fs, path);
+        dir.supersede();
+        Ok(SnapshotFiles::new(Arc::new(dir)))
+    }
+
+    /// Replaces the state by that of a snapshot, which becomes the current one.
+    pub(super) fn install(
+        &self,
+        meta: &SnapshotMeta<C::NodeId, C::Node>,
+        files: &SnapshotFiles,
+    ) -> Result<()> {
+        let _turn = self.turn.lock();
+        let number = self.next_number();
+        let fs = &self.dir.fs;
+        let dir = Arc::new(OwnedDir::new(fs, self.dir.join(DirRole::Snapshot, number)));
+        dir.supersede();
+        let state = self.dir.join(DirRole::State, number);
+        let installed = copy_snapshot(fs, files.path(), dir.path())
+            .and_then(|()| copy_snapshot(fs, dir.path(), &state))
+            .and_then(|()| self.open_installed(number, meta));
+        let opened = installed.inspect_err(|_| {
+            // What cannot be removed now is removed when the state is opened again.
+            let _ = remove_tree(fs, &state);
+        })?;
+        let OpenedState { store, time, applied } = opened;
+        // Until `CURRENT` names it.
+        store.supersede();
+        let snapshot = Some(SnapshotRecord { number, meta: meta.clone() });
+        let names = Pointer { state: number, snapshot };
+        self.dir.write(&names)?;
+        store.keep();
+        self.advance(names, &dir);
+        *self.applying.lock() = Applying { now: applied, time };
+        self.replace_store(store).supersede();
+        Ok(())
+    }
+
+    /// Opens the store that a snapshot has become, and compares it with what it has to be.
+    fn open_installed(
+        &self,
+        number: u64,
+        meta: &SnapshotMeta<C::NodeId, C::Node>,
+    ) -> Result<OpenedState<C>> {
+        let opened = self.open_state(number)?;
+        let found = &opened.applied;
+        let is_same =
+            found.up_to.log_id == meta.last_log_id && found.membership == meta.last_membership;
+        if is_same || made(Mistake::RaftPlaceForgotten) {
+            return Ok(opened);
+        }
+        let reason = format!(
+            "the snapshot holds the state up to log index {:?}, and has to hold it up to {:?}",
+            found.up_to.log_id.index(),
+            meta.last_log_id.index()
+        );
+        Err(Error::InvalidSource { path: self.dir.join(DirRole::Snapshot, number), reason })
+    }
+
+    /// Notes that other directories count now. Those of before go once nobody uses them.
+    fn advance(&self, names: Pointer<C>, snapshot: &Arc<OwnedDir>) {
+        snapshot.keep();
+        let new = CurrentPointer { names, snapshot: Some(Arc::clone(snapshot)) };
+        let before = std::mem::replace(&mut *self.pointer.lock(), new);
+        if let Some(dir) = before.snapshot {
+            dir.supersede();
+        }
+    }
+}
