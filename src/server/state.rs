@@ -237,25 +237,35 @@ const OBSERVED: Duration = Duration::from_secs(1);
 
 /// Says that the server has to stop.
 #[derive(Debug, Clone)]
-pub(super) struct StopSignal(watch::Sender<bool>);
+pub(super) struct StopSignal {
+    sender: watch::Sender<bool>,
+    /// The same for calls of the store.
+    flag: Arc<AtomicBool>,
+}
 
 impl StopSignal {
     fn new() -> Self {
-        Self(watch::Sender::new(false))
+        Self { sender: watch::Sender::new(false), flag: Arc::default() }
     }
 
     pub(super) fn raise(&self) {
-        self.0.send_replace(true);
+        self.flag.store(true, Ordering::Relaxed);
+        self.sender.send_replace(true);
     }
 
     pub(super) fn is_raised(&self) -> bool {
-        *self.0.borrow()
+        *self.sender.borrow()
+    }
+
+    /// Returns whether the signal is raised, for calls that look by themselves.
+    pub(super) fn flag(&self) -> &AtomicBool {
+        &self.flag
     }
 
     /// Waits until the signal is raised.
     pub(super) async fn raised(&self) {
         // The sender exists as long as this does, so there is no error.
-        let _ = self.0.subscribe().wait_for(|raised| *raised).await;
+        let _ = self.sender.subscribe().wait_for(|raised| *raised).await;
     }
 }
 
