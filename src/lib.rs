@@ -323,6 +323,8 @@ mod merge;
 
 mod store;
 
+mod followed;
+
 #[cfg(any(feature = "client", feature = "server"))]
 mod dialect;
 
@@ -374,6 +376,7 @@ pub mod migration;
 
 pub use background::Background;
 pub use error::{Error, Result};
+pub use followed::FOLLOW_KEY;
 pub use options::{
     AppendMode, AutoMerge, Compression, History, MergeOptions, MergePolicy, Options, SyncPolicy,
     TransactionOptions, WriteOptions,

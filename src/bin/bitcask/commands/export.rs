@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bitcask::{Expiry, Snapshot};
+use bitcask::{Expiry, FOLLOW_KEY, Snapshot};
 use clap::{Args, ValueEnum};
 
 use crate::exit::Exit;
@@ -93,6 +93,10 @@ fn write(
     for pair in snapshot.prefix(prefix) {
         interrupt::check()?;
         let (key, value) = pair?;
+        // The store that gets the pairs does not follow.
+        if key == FOLLOW_KEY {
+            continue;
+        }
         let expires_at = match snapshot.expiry(&key)? {
             Some(Expiry::At(time)) => Some(time),
             _ => None,
