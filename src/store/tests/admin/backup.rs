@@ -182,7 +182,7 @@ fn a_backup_that_is_given_up_leaves_nothing() {
         loop {
             let lab = lab(links);
             let (db, expected) = filled(&lab);
-            let before = in_dir(&lab.twin, DIR);
+            let before = files(&lab.twin);
             let stop = Arc::new(AtomicBool::new(false));
             let (mut left, flag) = (at, Arc::clone(&stop));
             let count = move |_: Option<&Path>| match left {
@@ -199,7 +199,7 @@ fn a_backup_that_is_given_up_leaves_nothing() {
             cancelled += 1;
             assert_eq!((report.segments, report.size), (0, 0));
             assert!(!lab.twin.exists(Path::new(TARGET)), "after {at} reads");
-            assert_eq!(in_dir(&lab.twin, DIR), before);
+            assert_eq!(files(&lab.twin), before);
             check(&db, &expected);
             // The next one succeeds.
             assert!(!db.backup(TARGET).unwrap().cancelled);
