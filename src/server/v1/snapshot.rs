@@ -220,17 +220,18 @@ fn write(
 ) -> Result<(), Interrupted> {
     let position = snapshot.position();
     send(frames, FrameSender::send_position)?;
-    for pair in snapshot {
-        let (key, value) = pair?;
+    let mut entries = snapshot.iter();
+    while let Some(entry) = entries.next_with_expiry() {
+        let (key, value, expiry) = entry?;
         if is_reserved(&key) {
             continue;
         }
         if state.stop.is_raised() {
             return Err(Interrupted::Unheard);
         }
-        let expiry = match snapshot.expiry(&key)? {
-            Some(Expiry::At(time)) => Some(micros(time)),
-            _ => None,
+        let expiry = match expiry {
+            Expiry::At(time) => Some(micros(time)),
+            Expiry::Never => None,
         };
         let frame = Frame { expiry, ..frame_at(position, FrameKind::Put, &key, &value) };
         send(frames, |sender| sender.send(&frame))?;

@@ -90,15 +90,16 @@ fn write(
 ) -> Result<u64, Failure> {
     let mut count = 0;
     rows.head().map_err(|error| rows.failed(&error))?;
-    for pair in snapshot.prefix(prefix) {
+    let mut entries = snapshot.prefix(prefix);
+    while let Some(entry) = entries.next_with_expiry() {
         interrupt::check()?;
-        let (key, value) = pair?;
+        let (key, value, expiry) = entry?;
         // The store that gets the pairs does not follow.
         if key == FOLLOW_KEY {
             continue;
         }
-        let expires_at = match snapshot.expiry(&key)? {
-            Some(Expiry::At(time)) => Some(time),
+        let expires_at = match expiry {
+            Expiry::At(time) => Some(time),
             _ => None,
         };
         rows.pair(&key, &value, expires_at).map_err(|error| rows.failed(&error))?;
