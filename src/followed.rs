@@ -6,17 +6,20 @@
 use crate::error::Result;
 use crate::store::Reader;
 
-/// The key under which a follower notes its position in its leader's log, and whether it was
-/// promoted.
-///
-/// A program that copies all keys of a store to another one leaves this key out: the copy does not
-/// follow. [`Reader::followed_leader`] reads it.
-pub const FOLLOW_KEY: &[u8] = b"\0follow";
+/// The key of the record. Stored on disk: never change.
+pub(crate) const FOLLOW_KEY: &[u8] = b"\0follow";
 
 /// The first word of the record of a store that follows no more. Stored on disk: never change.
 pub(crate) const PROMOTED: &str = "promoted";
 
 impl Reader {
+    /// The key under which a follower notes its position in its leader's log, and whether it was
+    /// promoted.
+    ///
+    /// A program that copies all keys of a store to another one leaves this key out: the copy does
+    /// not follow. [`followed_leader`](Self::followed_leader) reads it.
+    pub const FOLLOW_KEY: &[u8] = FOLLOW_KEY;
+
     /// Returns the URL of the server that this store follows, or `None` if it follows none or was
     /// promoted. The URL is empty if another version of this crate has noted it.
     ///

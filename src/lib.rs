@@ -376,7 +376,6 @@ pub mod migration;
 
 pub use background::Background;
 pub use error::{Error, Result};
-pub use followed::FOLLOW_KEY;
 pub use options::{
     AppendMode, AutoMerge, Compression, History, MergeOptions, MergePolicy, Options, SyncPolicy,
     TransactionOptions, WriteOptions,

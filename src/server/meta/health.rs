@@ -29,8 +29,8 @@ pub(in super::super) struct ReplicationFigures {
     /// `follower`, or `leader` once it was promoted.
     role: &'static str,
     /// `following`, or `disconnected` while the leader does not answer, `resyncing` while all data
-    /// is being read again, `loading` while the store may not be read, or `stuck` if the store cannot
-    /// follow with its options; `promoted` once it was.
+    /// is being read again, `loading` while the store may not be read, or `stuck` if the store
+    /// cannot follow with its options; `promoted` once it was.
     state: &'static str,
     leader: String,
     connected: bool,

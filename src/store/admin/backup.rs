@@ -100,9 +100,9 @@ impl Bitcask {
         self.backup_until(dir, &AtomicBool::new(false))
     }
 
-    /// Like [`backup`](Self::backup), and gives the backup up once another thread sets a flag: after
-    /// some 100 KiB that are copied, and otherwise before the next segment. Then it removes what it
-    /// has created, and the report says that it was [cancelled](BackupReport::cancelled).
+    /// Like [`backup`](Self::backup), and gives the backup up once another thread sets a flag:
+    /// after some 100 KiB that are copied, and otherwise before the next segment. Then it removes
+    /// what it has created, and the report says that it was [cancelled](BackupReport::cancelled).
     ///
     /// # Errors
     ///

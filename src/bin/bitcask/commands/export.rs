@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bitcask::{Expiry, FOLLOW_KEY, Snapshot};
+use bitcask::{Expiry, Reader, Snapshot};
 use clap::{Args, ValueEnum};
 
 use crate::exit::Exit;
@@ -95,7 +95,7 @@ fn write(
         interrupt::check()?;
         let (key, value, expiry) = entry?;
         // The store that gets the pairs does not follow.
-        if key == FOLLOW_KEY {
+        if key == Reader::FOLLOW_KEY {
             continue;
         }
         let expires_at = match expiry {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use bitcask::client::{Client, RemoteChanges};
-use bitcask::{Change, Changes, FOLLOW_KEY, Operation, Position, ReadOnly};
+use bitcask::{Change, Changes, Operation, Position, ReadOnly, Reader};
 use clap::Args;
 
 use crate::exit::Exit;
@@ -113,7 +113,7 @@ fn follow(
         interrupt::check()?;
         if let Some(change) = changes.try_recv()? {
             // A store that gets the changes does not follow.
-            if change.key != FOLLOW_KEY {
+            if change.key != Reader::FOLLOW_KEY {
                 print(printer, &change)?;
                 left -= 1;
             }

@@ -6,7 +6,7 @@ mod store;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask, FOLLOW_KEY};
+use bitcask::{Batch, Bitcask, Reader};
 use clap::Args;
 
 use super::export::FileForm;
@@ -152,7 +152,7 @@ impl TextImport<'_> {
             RecordedChange::Put { key, value, .. } => (key, key.len() + value.len()),
             RecordedChange::Delete { key } => (key, key.len()),
         };
-        if key == FOLLOW_KEY {
+        if key == Reader::FOLLOW_KEY {
             if !std::mem::replace(&mut self.has_skipped, true) {
                 warn("skipped the key \\0follow, which says what another store follows");
             }
