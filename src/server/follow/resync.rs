@@ -253,7 +253,7 @@ mod tests {
         if is_damaged {
             sum.add(&frame(FrameKind::Delete, b"", Vec::new()).header());
         }
-        let end = frame(FrameKind::End, b"", sum.finish().to_vec());
+        let end = frame(FrameKind::End, b"", sum.finish());
         writer.write(&end.header(), &end).unwrap();
         spool.complete(writer).unwrap();
     }

@@ -277,12 +277,14 @@ impl Range {
     ///
     /// ```
     /// # use bitcask::{Bitcask, Expiry, Options};
+    /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// db.put("key", "value")?;
     /// let (key, value, expiry) = db.iter().next_with_expiry().unwrap()?;
     /// assert_eq!((&*key, &*value, expiry), (&b"key"[..], &b"value"[..], Expiry::Never));
     /// # db.close()
+    /// # }
     /// ```
     pub fn next_with_expiry(&mut self) -> Option<Result<(Value, Value, Expiry)>> {
         let hit = self.0.next_ahead(Direction::Forward)?;
