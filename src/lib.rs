@@ -323,6 +323,8 @@ mod merge;
 
 mod store;
 
+mod followed;
+
 #[cfg(any(feature = "client", feature = "server"))]
 mod dialect;
 
@@ -391,8 +393,8 @@ pub use stats::{
 };
 pub use store::{
     Backlog, BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry,
-    KeyRange, MergePause, Operation, Position, Range, RangeKeys, ReadOnly, ReadStore, Reader,
-    Snapshot, Transaction, TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress,
-    VerifyReport, Version, WriteStore,
+    HistoryLease, KeyRange, MergePause, Operation, Position, Range, RangeKeys, ReadOnly, ReadStore,
+    Reader, Snapshot, Transaction, TransactionRange, Ttl, UnorderedIter, UnorderedKeys,
+    VerifyProgress, VerifyReport, Version, WriteStore,
 };
 pub use value::Value;

@@ -42,6 +42,8 @@ struct ReplicaState {
     is_follower: AtomicBool,
     is_connected: AtomicBool,
     is_resyncing: AtomicBool,
+    /// Whether following needs other options.
+    is_stuck: AtomicBool,
     /// Whether readers have to stay away.
     is_loading: AtomicBool,
     passes: AtomicUsize,
@@ -56,6 +58,7 @@ struct Report {
     lag: Option<(ReplicaLag, Instant)>,
     position: Option<Position>,
     error: Option<String>,
+    resync_reason: Option<&'static str>,
 }
 
 /// The right to read a follower's store, for as long as this is held.
@@ -76,6 +79,7 @@ impl Replica {
             is_follower: AtomicBool::new(true),
             is_connected: AtomicBool::new(false),
             is_resyncing: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
             is_loading: AtomicBool::new(false),
             passes: AtomicUsize::new(0),
             resyncs: AtomicU64::new(0),
@@ -111,10 +115,24 @@ impl Replica {
         self.0.is_loading.load(Ordering::SeqCst)
     }
 
-    /// Returns how far the store is behind, or `None` before the leader's first report.
+    /// Returns whether the store cannot follow with the options that it was opened with: for
+    /// example, the leader may have larger values than the store accepts.
+    /// [`last_error`](Self::last_error) says which option it is.
+    pub fn is_stuck(&self) -> bool {
+        self.0.is_stuck.load(Ordering::Relaxed)
+    }
+
+    /// Returns how far the store is behind, or `None` before the leader's first report since the
+    /// start, and once the store was promoted. The age grows from report to report, and on while
+    /// there is none, whatever the reason.
     pub fn lag(&self) -> Option<ReplicaLag> {
-        let (lag, at) = self.report().lag?;
-        Some(ReplicaLag { age: lag.age.saturating_add(at.elapsed()), ..lag })
+        self.lag_at(Instant::now())
+    }
+
+    fn lag_at(&self, now: Instant) -> Option<ReplicaLag> {
+        let (lag, at) = self.report().lag.filter(|_| self.is_follower())?;
+        let since = now.saturating_duration_since(at);
+        Some(ReplicaLag { age: lag.age.saturating_add(since), ..lag })
     }
 
     /// Returns the position in the leader's log up to which the store has everything, or `None`
@@ -131,6 +149,17 @@ impl Replica {
     /// Returns how many times all data was read from the leader, since the start.
     pub fn resyncs(&self) -> u64 {
         self.0.resyncs.load(Ordering::Relaxed)
+    }
+
+    /// Returns why all data was read from the leader last, or is being read now; `None` if that has
+    /// not happened since the start.
+    ///
+    /// - `new`: the store had none of the leader's data, or not all of it.
+    /// - `history_gone`: the leader does not have the changes any more that come next.
+    /// - `invalid_position`: the position belongs to another store than the leader's present one.
+    /// - `batch_too_large`: a batch of the leader does not fit into one batch here.
+    pub fn resync_reason(&self) -> Option<&'static str> {
+        self.report().resync_reason
     }
 
     /// Returns how many changes were applied, since the start.
@@ -187,9 +216,21 @@ impl Replica {
 
     pub(crate) fn note_connected(&self, yes: bool) {
         self.0.is_connected.store(yes, Ordering::Relaxed);
-        if yes {
+        // What a connection alone does not mend goes on being reported.
+        if yes && !self.is_stuck() {
             self.report().error = None;
         }
+    }
+
+    /// Notes that the store cannot follow with its options.
+    pub(crate) fn note_stuck(&self, error: String) {
+        self.note_error(error);
+        self.0.is_stuck.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes why all data is read from the leader.
+    pub(crate) fn note_resync_reason(&self, reason: &'static str) {
+        self.report().resync_reason = Some(reason);
     }
 
     pub(crate) fn note_resyncing(&self, yes: bool) {
@@ -205,13 +246,21 @@ impl Replica {
     }
 
     pub(crate) fn note_lag(&self, lag: ReplicaLag) {
-        self.report().lag = Some((lag, Instant::now()));
+        self.note_lag_at(lag, Instant::now());
+    }
+
+    fn note_lag_at(&self, lag: ReplicaLag, at: Instant) {
+        self.report().lag = Some((lag, at));
     }
 
     /// Notes up to where the store has everything, and how many changes that took.
     pub(crate) fn note_position(&self, position: Position, changes: u64) {
         self.0.changes.fetch_add(changes, Ordering::Relaxed);
-        self.report().position = Some(position);
+        let mut report = self.report();
+        report.position = Some(position);
+        if self.0.is_stuck.swap(false, Ordering::Relaxed) {
+            report.error = None;
+        }
     }
 
     fn report(&self) -> MutexGuard<'_, Report> {
@@ -234,6 +283,37 @@ mod tests {
         assert!(replica.wait_for_readers(|| true));
         replica.end_loading();
         assert!(replica.enter().is_some());
+    }
+
+    #[test]
+    fn the_age_grows_while_no_word_comes_from_the_leader() {
+        let replica = Replica::new("http://leader:8000".into());
+        assert_eq!(replica.lag(), None);
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        replica.note_lag_at(ReplicaLag { size: 7, changes: 1, age: 2 * second }, now);
+        let age = |at| replica.lag_at(at).unwrap().age;
+        assert_eq!(age(now), 2 * second);
+        replica.note_connected(false);
+        replica.note_resyncing(true);
+        replica.note_position(Position::from_bytes([1; 16]), 5);
+        assert_eq!(age(now + 3600 * second), 3602 * second);
+        replica.note_lag_at(ReplicaLag { size: 0, changes: 0, age: Duration::ZERO }, now + second);
+        assert_eq!(age(now + 3 * second), 2 * second);
+        replica.note_promoted();
+        assert_eq!(replica.lag(), None);
+    }
+
+    #[test]
+    fn a_follower_that_is_stuck_says_so_until_it_goes_on() {
+        let replica = Replica::new("http://leader:8000".into());
+        replica.note_stuck("too large".into());
+        // It tries again now and then.
+        replica.note_connected(true);
+        assert!(replica.is_stuck());
+        assert_eq!(replica.last_error().as_deref(), Some("too large"));
+        replica.note_position(Position::from_bytes([1; 16]), 1);
+        assert!(!replica.is_stuck());
+        assert_eq!(replica.last_error(), None);
     }
 
     #[test]

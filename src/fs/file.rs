@@ -235,9 +235,20 @@ impl File {
     /// Copies up to `size` bytes from an offset to the start of another file, up to the end of this
     /// one. Returns the number of bytes copied.
     pub(crate) fn copy_to(&self, target: &Self, offset: u64, size: u64) -> Result<u64> {
+        self.copy_to_until(target, offset, size, || false)
+    }
+
+    /// Like [`copy_to`](Self::copy_to), and stops after some part once `is_over` returns true.
+    pub(crate) fn copy_to_until(
+        &self,
+        target: &Self,
+        offset: u64,
+        size: u64,
+        is_over: impl Fn() -> bool,
+    ) -> Result<u64> {
         let mut buffer = vec![0; COPY_SIZE];
         let mut copied = 0;
-        while copied < size {
+        while copied < size && !is_over() {
             let wanted = usize::try_from(size - copied).unwrap_or(COPY_SIZE).min(COPY_SIZE);
             let part = buffer.get_mut(..wanted).unwrap_or_default();
             let read_size = self.read_at(part, offset + copied)?;

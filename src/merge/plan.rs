@@ -96,7 +96,8 @@ pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Res
         return Err(Error::InvalidOption {
             name: "segments",
             value: kept.id.to_string(),
-            reason: "the segment is kept for its history, by `Options::keep_history`; leave it out",
+            reason: "the segment is kept for its history, by `Options::keep_history` or for a follower; \
+                     leave it out",
         });
     }
     let planned = chosen().map(|stats| PlannedSegment::new(stats, MergeReason::Chosen));

@@ -163,6 +163,12 @@ impl ApiFailure {
         Self::new(StatusCode::CONFLICT, "busy", detail)
     }
 
+    /// Returns the refusal of a backup that the server has not completed before its end.
+    pub(super) fn stopping() -> Self {
+        let detail = "the server stops; the backup was given up, and what it had copied is removed";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail)
+    }
+
     pub(super) fn body_too_large(limit: u64) -> Self {
         let detail = format!("the body is larger than the limit of {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)

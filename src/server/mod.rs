@@ -51,6 +51,7 @@ mod follow;
 mod frames;
 mod gate;
 mod idle;
+mod leases;
 mod meta;
 mod options;
 mod patient;

@@ -1,8 +1,8 @@
 //! The key that the server keeps for itself, which clients neither see nor write.
 
 use super::failure::ApiFailure;
-use super::follow::FOLLOW_KEY;
 use crate::error::Result;
+use crate::followed::FOLLOW_KEY;
 use crate::store::Reader;
 
 /// Returns whether a key is the server's own.

@@ -16,6 +16,7 @@ use super::failure::ApiFailure;
 use super::follow::StoreFollower;
 use super::gate::rate::ClientRates;
 use super::idle::IdleConnections;
+use super::leases::SnapshotLeases;
 use super::meta::requests::RequestFigures;
 use super::options::ServerOptions;
 use crate::error::Result;
@@ -40,6 +41,8 @@ pub(super) struct ServerState {
     pub(super) connections: Arc<IdleConnections>,
     pub(super) rate: Option<ClientRates>,
     pub(super) started: Instant,
+    /// History that is kept for followers that store a snapshot.
+    pub(super) leases: SnapshotLeases,
     /// Permits of calls of the store on the pool.
     calls: Arc<Semaphore>,
     /// Permits of answers that are streamed.
@@ -76,6 +79,7 @@ impl ServerState {
             connections: Arc::default(),
             rate: options.requests_per_second.map(ClientRates::new),
             started: Instant::now(),
+            leases: SnapshotLeases::default(),
             calls: permits(options.store_threads),
             streams: permits(options.streams_max),
             upkeep: permits(1),
@@ -218,6 +222,7 @@ impl ServerState {
             let in_memory =
                 looked.is_ok_and(|it| it.unfilled_shards == 0 && it.unmapped_segments == 0);
             self.gets_in_memory.store(in_memory, Ordering::Relaxed);
+            self.leases.expire(Instant::now());
             let pause = tokio::time::timeout(OBSERVED, self.stop.raised());
             if pause.await.is_ok() {
                 return;
@@ -237,25 +242,35 @@ const OBSERVED: Duration = Duration::from_secs(1);
 
 /// Says that the server has to stop.
 #[derive(Debug, Clone)]
-pub(super) struct StopSignal(watch::Sender<bool>);
+pub(super) struct StopSignal {
+    sender: watch::Sender<bool>,
+    /// The same for calls of the store.
+    flag: Arc<AtomicBool>,
+}
 
 impl StopSignal {
     fn new() -> Self {
-        Self(watch::Sender::new(false))
+        Self { sender: watch::Sender::new(false), flag: Arc::default() }
     }
 
     pub(super) fn raise(&self) {
-        self.0.send_replace(true);
+        self.flag.store(true, Ordering::Relaxed);
+        self.sender.send_replace(true);
     }
 
     pub(super) fn is_raised(&self) -> bool {
-        *self.0.borrow()
+        *self.sender.borrow()
+    }
+
+    /// Returns whether the signal is raised, for calls that look by themselves.
+    pub(super) fn flag(&self) -> &AtomicBool {
+        &self.flag
     }
 
     /// Waits until the signal is raised.
     pub(super) async fn raised(&self) {
         // The sender exists as long as this does, so there is no error.
-        let _ = self.0.subscribe().wait_for(|raised| *raised).await;
+        let _ = self.sender.subscribe().wait_for(|raised| *raised).await;
     }
 }
 

@@ -31,12 +31,16 @@ struct Ports {
 
 impl Ports {
     fn new() -> Self {
-        let twin = Twin::new();
+        Self::with(Twin::new(), ServerOptions::new())
+    }
+
+    fn with(twin: Arc<Twin>, options: ServerOptions) -> Self {
+        let http_options = options.address("127.0.0.1", 0);
         let env = Env { fs: Fs::Twin(Arc::clone(&twin)), ..Env::default() };
         let options = Options::new().segment_size(1 << 16).sync_policy(SyncPolicy::Always);
         let db = Arc::new(Bitcask::open_on(&env, Path::new("/store"), options).unwrap());
         let redis = RespServer::bind("127.0.0.1:0", Arc::clone(&db), RespOptions::new()).unwrap();
-        let http = Server::bind(db, ServerOptions::new().address("127.0.0.1", 0)).unwrap();
+        let http = Server::bind(db, http_options).unwrap();
         let stop = (http.stop_handle(), redis.stop_handle());
         let (http_address, redis_address) = (http.address(), redis.address());
         let threads = vec![
@@ -60,7 +64,7 @@ impl Ports {
         let mut stream = TcpStream::connect(self.http).unwrap();
         let len = body.len();
         let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
-        let rest = format!("content-length: {len}\r\n\r\n{body}");
+        let rest = format!("content-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}");
         stream.write_all((head + &rest).as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -188,6 +192,25 @@ fn health_notices_a_failed_store_although_no_request_writes() {
     ports.put("redis", "k", "value").unwrap_err();
     let health = ports.ask("GET /health", "");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("unhealthy"), "{health}");
+    ports.end();
+}
+
+#[test]
+fn a_backup_ends_when_the_server_stops_and_leaves_nothing() {
+    let twin = Twin::new();
+    twin.refuse_links();
+    // This directory exists on every disk.
+    let ports = Ports::with(Arc::clone(&twin), ServerOptions::new().backup_dir("/"));
+    for number in 0..10 {
+        ports.put("http", &format!("k{number}"), &"x".repeat(20_000)).unwrap();
+    }
+    let stop = ports.stop.0.clone();
+    // The backup reads what it copies.
+    let stops = move |_: Option<&Path>| stop.stop();
+    let backup = || ports.ask("POST /v1/backup", r#"{"name":"monday"}"#);
+    let answer = twin.with_interference(stops, backup);
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"stopping\""), "{answer}");
+    assert!(!twin.exists(Path::new("/monday")));
     ports.end();
 }
 

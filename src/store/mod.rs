@@ -39,6 +39,7 @@ pub use changes::backlog::Backlog;
 pub use changes::change::{Change, Operation};
 pub use changes::position::Position;
 pub use merging::control::MergePause;
+pub use merging::lease::HistoryLease;
 pub use point::batch::Batch;
 pub use point::compare_and_swap::CompareAndSwapError;
 pub use point::ttl::{Expiry, Ttl};

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Bitcask, Inner, ReadOnly, Role};
+use crate::options::Options;
 use crate::recovery::RecoveryReport;
 
 /// The read operations of an open store: values, scans, snapshots, changes and statistics.
@@ -48,6 +49,22 @@ impl Reader {
     /// Returns what opening the store found and did.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.report
+    }
+
+    /// Returns the options with which the store was opened. A policy that was changed since is not
+    /// in them.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::new().value_size_limit(1000))?;
+    /// assert_eq!(db.options().get_value_size_limit(), 1000);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn options(&self) -> &Options {
+        &self.inner.options
     }
 
     /// Returns the store's directory, as an absolute path.

@@ -225,3 +225,72 @@ fn a_follower_is_promoted_by_a_command() {
     sandbox.run(start.iter().chain(&["--follow-anew"])).failed(2, "set --follow as well");
     assert_eq!(sandbox.run(["--dir", "follower", "get", "name"]).ended(0), "Ada");
 }
+
+#[test]
+fn nobody_but_its_leader_changes_the_store_of_a_follower() {
+    let sandbox = Sandbox::empty();
+    let leader = Process::start(&sandbox, "leader", None);
+    assert_eq!(leader.ask("PUT", "/kv/name", r#"{"value":"Ada"}"#).unwrap().0, 200);
+    let mut follower = Process::start(&sandbox, "follower", Some(leader.port));
+    let has_key = |it: &Process<'_>| it.ask("GET", "/kv/name", "").is_some_and(|it| it.0 == 200);
+    until("it has the key", || has_key(&follower));
+    follower.kill();
+    let pairs = "{\"key\":\"new\",\"value\":\"1\"}\n";
+    std::fs::write(sandbox.path("pairs.json"), pairs).unwrap();
+    let run = |words: &[&str]| sandbox.run(["--dir", "follower"].iter().chain(words));
+    let leader_url = format!("http://127.0.0.1:{}", leader.port);
+    for words in [
+        &["put", "new", "1"][..],
+        &["put", "new", "1", "--create"],
+        &["delete", "name"],
+        &["batch", "pairs.json"],
+        &["incr", "number"],
+        &["expire", "name", "1h"],
+        &["persist", "name"],
+        &["import", "pairs.json"],
+        // Nothing is asked, either.
+        &["clear"],
+        &["clear", "--yes"],
+    ] {
+        let refused = run(words);
+        refused.failed(2, &format!("follows {leader_url}"));
+        refused.failed(2, "bitcask server promote");
+    }
+    // Upkeep is its own matter, and so is reading.
+    run(&["merge"]).ended(0);
+    run(&["backup", "backup"]).ended(0);
+    assert_eq!(run(&["get", "name"]).ended(0), "Ada");
+    assert_eq!(run(&["exists", "new"]).code, Some(1));
+    // Once it was promoted, it accepts writes.
+    follower.begin();
+    let url = format!("http://127.0.0.1:{}", follower.port);
+    sandbox.run(["server", "promote", "--server", url.as_str()]).ended(0);
+    follower.kill();
+    run(&["put", "new", "1"]).ended(0);
+}
+
+#[test]
+fn what_a_follower_exports_follows_nobody() {
+    let sandbox = Sandbox::empty();
+    let leader = Process::start(&sandbox, "leader", None);
+    assert_eq!(leader.ask("PUT", "/kv/name", r#"{"value":"Ada"}"#).unwrap().0, 200);
+    let mut follower = Process::start(&sandbox, "follower", Some(leader.port));
+    until("it has the key", || {
+        follower.ask("GET", "/kv/name", "").is_some_and(|(status, _)| status == 200)
+    });
+    follower.kill();
+    let from = |words: &[&str]| sandbox.run(["--dir", "follower"].iter().chain(words));
+    let pair = "{\"key\":\"name\",\"value\":\"Ada\"}\n";
+    assert_eq!(from(&["export"]).ended(0), pair);
+    assert_eq!(from(&["export", "--format", "csv"]).text().lines().count(), 2);
+    let watched = from(&["watch", "--since", "start", "--no-wait", "--output", "json"]);
+    assert!(watched.ended(0).contains("name") && !watched.text().contains("follow"));
+    // An export by an earlier version has the key.
+    let note = r#"{"key":"\u0000follow","value":"following 1-2 http://leader:8000"}"#;
+    std::fs::write(sandbox.path("old.json"), format!("{note}\n{pair}")).unwrap();
+    let imported = sandbox.run(["--dir", "copy", "import", "old.json"]);
+    imported.ended(0);
+    assert!(imported.err.contains("skipped the key \\0follow"), "{}", imported.err);
+    assert_eq!(sandbox.run(["--dir", "copy", "list"]).ended(0), "name\n");
+    sandbox.run(["--dir", "copy", "put", "new", "1"]).ended(0);
+}

@@ -53,6 +53,11 @@ impl Drop for StoppableWork {
     }
 }
 
+/// Returns the flag that says whether Ctrl-C was pressed.
+pub(crate) fn requested_flag() -> &'static AtomicBool {
+    &REQUESTED
+}
+
 /// Waits for something that Ctrl-C cannot stop otherwise, such as input.
 pub(crate) fn at_once<T>(wait: impl FnOnce() -> T) -> Result<T, Failure> {
     let before = AT_ONCE.swap(true, Ordering::SeqCst);

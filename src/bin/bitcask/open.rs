@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use bitcask::{Bitcask, Error, Options, ReadOnly};
+use bitcask::{Bitcask, Error, Options, ReadOnly, Reader};
 
 use crate::failure::{Failure, warn};
 use crate::program::Program;
@@ -39,6 +39,35 @@ pub(crate) fn writable_or_new(program: &mut Program, create: bool) -> Result<Bit
     }
     let (dir, options) = (program.dir()?, program.settings()?.options()?);
     create_at(&dir, options)
+}
+
+/// Opens an existing store to change its data.
+pub(crate) fn changeable(program: &mut Program) -> Result<Bitcask, Failure> {
+    unless_it_follows(writable(program)?)
+}
+
+/// Opens the store to change its data, and creates it if it does not exist and that is wanted.
+pub(crate) fn changeable_or_new(program: &mut Program, create: bool) -> Result<Bitcask, Failure> {
+    unless_it_follows(writable_or_new(program, create)?)
+}
+
+pub(crate) fn unless_it_follows(db: Bitcask) -> Result<Bitcask, Failure> {
+    refuse_follower(&db)?;
+    Ok(db)
+}
+
+/// Returns a failure if a store follows a leader: only the leader's changes may be written there.
+pub(crate) fn refuse_follower(db: &Reader) -> Result<(), Failure> {
+    let Some(leader) = db.followed_leader()? else { return Ok(()) };
+    let (dir, is_known) = (db.path().display(), !leader.is_empty());
+    let leader = if is_known { &leader } else { "another server" };
+    let url = if is_known { leader } else { "URL" };
+    let what = format!("the store in {dir} follows {leader}, and accepts no other changes");
+    let advice = format!(
+        "write to the leader; to make this store accept writes, run `bitcask server start --follow \
+         {url}` on it and then `bitcask server promote`"
+    );
+    Err(Failure::usage(what, advice))
 }
 
 /// Opens a store for writing, and creates it if it does not exist.

@@ -109,6 +109,9 @@ fn replication(state: &RespState, text: &mut String) {
             ("replica_lag_bytes", number(lag.map(|lag| lag.size))),
             ("replica_lag_entries", number(lag.map(|lag| lag.changes))),
             ("replica_lag_seconds", format!("{seconds:.3}")),
+            ("replica_resyncs", replica.resyncs().to_string()),
+            ("replica_resync_reason", replica.resync_reason().unwrap_or_default().to_owned()),
+            ("replica_stuck", flag(replica.is_stuck())),
         ];
         lines(text, parts);
     }

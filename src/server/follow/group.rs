@@ -7,7 +7,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::record::{FOLLOW_KEY, FollowRecord};
+use super::record::FollowRecord;
+use crate::followed::FOLLOW_KEY;
 use crate::options::WriteOptions;
 use crate::server::frames::{Frame, FrameKind};
 use crate::store::{Batch, Position};
@@ -81,9 +82,9 @@ impl ChangeGroup {
 }
 
 /// Returns a batch that makes these changes and says so.
-pub(super) fn batch_of(changes: &[Frame], position: Position) -> Batch {
+pub(super) fn batch_of(changes: &[Frame], position: Position, leader: &str) -> Batch {
     let mut batch = Batch::new();
-    FollowRecord::Following(position).add_to(&mut batch);
+    FollowRecord::Following(position).add_to(&mut batch, leader);
     for change in changes {
         add_change(&mut batch, change);
     }

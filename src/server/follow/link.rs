@@ -16,6 +16,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::options::FollowOptions;
 use super::stopping::FollowStop;
+use crate::dialect;
 use crate::server::error::ServerError;
 
 /// How long the leader may take to accept a connection.
@@ -52,9 +53,18 @@ pub(super) enum LinkError {
     Stopped,
 }
 
+/// What a leader says about itself when its answer begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct LeaderLimits {
+    /// Maximum size of a key in bytes, if the leader tells it.
+    pub(super) key_size: Option<u64>,
+    /// Maximum size of a value in bytes, if the leader tells it.
+    pub(super) value_size: Option<u64>,
+}
+
 /// What the thread of a request sends.
 enum AnswerPiece {
-    Begun,
+    Begun(LeaderLimits),
     Bytes(Vec<u8>),
     Error(LinkError),
 }
@@ -94,9 +104,11 @@ impl Leader {
         let asked = move || leader.ask(&url, &sender);
         let thread = thread::Builder::new().name("bitcask-link".into()).spawn(asked);
         thread.map_err(|error| LinkError::Failed(format!("cannot start a thread: {error}")))?;
-        let mut link = LeaderLink { receiver, piece: Vec::new(), at: 0, stop: stop.clone() };
+        let (piece, limits) = (Vec::new(), LeaderLimits::default());
+        let mut link = LeaderLink { receiver, limits, piece, at: 0, stop: stop.clone() };
         match link.receive() {
-            Ok(Some(AnswerPiece::Begun | AnswerPiece::Bytes(_))) => Ok(link),
+            Ok(Some(AnswerPiece::Begun(limits))) => Ok(LeaderLink { limits, ..link }),
+            Ok(Some(AnswerPiece::Bytes(_))) => Ok(link),
             Ok(Some(AnswerPiece::Error(error))) => Err(error),
             Ok(None) => Err(LinkError::Failed("the request has ended without an answer".into())),
             Err(Halted) => Err(LinkError::Stopped),
@@ -117,12 +129,16 @@ impl Leader {
             }
         };
         let status = response.status().as_u16();
+        let limit = |name| response.headers().get(name)?.to_str().ok()?.parse().ok();
+        let (key_size, value_size) =
+            (limit(dialect::KEY_SIZE_LIMIT), limit(dialect::VALUE_SIZE_LIMIT));
+        let limits = LeaderLimits { key_size, value_size };
         let mut body = response.into_body().into_reader();
         if status != 200 {
             let _ = sender.send(AnswerPiece::Error(refusal(status, body)));
             return;
         }
-        let mut is_wanted = sender.send(AnswerPiece::Begun).is_ok();
+        let mut is_wanted = sender.send(AnswerPiece::Begun(limits)).is_ok();
         while is_wanted {
             let mut piece = vec![0; PIECE_SIZE];
             let Ok(size @ 1..) = body.read(&mut piece) else { return };
@@ -162,6 +178,7 @@ struct Halted;
 /// An answer that is being received.
 pub(super) struct LeaderLink {
     receiver: Receiver<AnswerPiece>,
+    limits: LeaderLimits,
     piece: Vec<u8>,
     /// How much of the piece has been read.
     at: usize,
@@ -169,6 +186,10 @@ pub(super) struct LeaderLink {
 }
 
 impl LeaderLink {
+    pub(super) fn limits(&self) -> LeaderLimits {
+        self.limits
+    }
+
     /// Returns whether more has arrived already.
     pub(super) fn has_more(&mut self) -> bool {
         if self.at < self.piece.len() {
@@ -204,7 +225,7 @@ impl Read for LeaderLink {
         while self.at == self.piece.len() {
             match self.receive() {
                 Ok(Some(AnswerPiece::Bytes(piece))) => (self.piece, self.at) = (piece, 0),
-                Ok(Some(AnswerPiece::Begun | AnswerPiece::Error(_)) | None) => return Ok(0),
+                Ok(Some(AnswerPiece::Begun(_) | AnswerPiece::Error(_)) | None) => return Ok(0),
                 Err(Halted) => return Err(io::Error::other("the follower ends")),
             }
         }

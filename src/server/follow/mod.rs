@@ -23,7 +23,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use options::FollowOptions;
-pub(super) use record::FOLLOW_KEY;
 
 use super::error::ServerError;
 use crate::error::Error;
@@ -131,7 +130,8 @@ impl StoreFollower {
     /// [`Replication`](ServerError::Replication) if the store has data of its own and the options
     /// do not allow to replace it, [`InvalidServerOption`](ServerError::InvalidServerOption) and
     /// [`Tls`](ServerError::Tls) if the options make no sense,
-    /// [`Runtime`](ServerError::Runtime) if no thread can be started, and the errors of a get.
+    /// [`Runtime`](ServerError::Runtime) if no thread can be started, and the errors of a get and
+    /// a put.
     pub fn start(db: Arc<Bitcask>, options: &FollowOptions) -> Result<Self, ServerError> {
         let url = options.leader()?;
         let (leader, replica) = (Leader::new(url.clone(), options)?, Replica::new(url));
@@ -152,6 +152,10 @@ impl StoreFollower {
         }
         if let Some(position) = position {
             replica.note_position(position, 0);
+            // The store names the leader that it follows from now on.
+            if db.followed_leader()?.as_deref() != Some(replica.leader()) {
+                FollowRecord::Following(position).write_to(&db, replica.leader())?;
+            }
         }
         let (pauses, thread) = (options.pauses, Mutex::new(None));
         let follower = Self { db, replica, leader, pauses, thread };
@@ -232,7 +236,7 @@ impl StoreFollower {
             spool.remove()?;
         }
         let mut batch = Batch::new();
-        FollowRecord::Promoted(position).add_to(&mut batch);
+        FollowRecord::Promoted(position).add_to(&mut batch, self.replica.leader());
         self.db.write_opt(&batch, WriteOptions::new().durable(true))
     }
 }

@@ -8,14 +8,17 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
 use super::group::{ChangeGroup, TooLarge, batch_of, lifetime};
-use super::link::{Leader, LinkError};
-use super::record::FollowRecord;
+use super::link::{Leader, LeaderLink, LinkError};
 use super::spool::Spool;
 use super::stopping::FollowStop;
+use crate::dialect;
 use crate::error::{Error, Result};
 use crate::replica::{Replica, ReplicaLag};
 use crate::server::frames::{Frame, FrameError, FrameKind, FrameLag, read_frame};
-use crate::store::{Batch, Bitcask, Position};
+use crate::store::{Bitcask, Position};
+
+/// Why all data is read again after a batch that is too large for memory, or for this store.
+const BATCH_TOO_LARGE: &str = "batch_too_large";
 
 /// What the thread of a follower has.
 pub(super) struct Puller {
@@ -37,16 +40,30 @@ pub(super) struct Puller {
 pub(super) enum Trouble {
     /// Something failed that may work later.
     Failed(String),
-    /// The leader does not have the changes any more that come next.
-    Behind(String),
+    /// All data has to be read again, for this reason.
+    Behind(&'static str),
+    /// The options of the store do not allow to go on.
+    Stuck(String),
     /// The follower has to end.
     Stopped,
 }
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            Error::KeyTooLarge { size, limit } => too_large("key", size, limit),
+            Error::ValueTooLarge { size, limit } => too_large("value", size, limit),
+            error => Self::Failed(error.to_string()),
+        }
     }
+}
+
+/// Returns the trouble with a key or a value that only the leader may have.
+pub(super) fn too_large(what: &str, size: u64, limit: u64) -> Trouble {
+    Trouble::Stuck(format!(
+        "the leader has a {what} of {size} bytes, and {what}-size-limit is {limit} here; start \
+         this follower with at least the leader's limit"
+    ))
 }
 
 impl From<LinkError> for Trouble {
@@ -55,12 +72,17 @@ impl From<LinkError> for Trouble {
             LinkError::Stopped => Self::Stopped,
             LinkError::Failed(reason) => Self::Failed(reason),
             LinkError::Refused { status, code, detail } => match code.as_str() {
-                "history_gone" | "invalid_position" => Self::Behind(detail),
+                dialect::HISTORY_GONE => Self::Behind(dialect::HISTORY_GONE),
+                "invalid_position" => Self::Behind("invalid_position"),
                 _ => Self::Failed(format!("the leader has answered {status}: {detail}")),
             },
         }
     }
 }
+
+/// How much longer the pause is before a follower that is stuck tries again: the leader may have
+/// other data by then, and its snapshot is perhaps read in vain.
+const STUCK_FACTOR: u32 = 20;
 
 impl Puller {
     /// Follows until the owner wants no more.
@@ -92,7 +114,18 @@ impl Puller {
                 Trouble::Behind(reason) => {
                     let leader = self.replica.leader();
                     tracing::warn!(target: "bitcask::server", event = "follow_behind", leader, reason);
+                    self.replica.note_resync_reason(reason);
                     self.position = None;
+                }
+                Trouble::Stuck(error) => {
+                    let leader = self.replica.leader();
+                    let shown = error.as_str();
+                    tracing::error!(target: "bitcask::server", event = "follow_stuck", leader, error = shown);
+                    self.replica.note_stuck(error);
+                    if self.stop.wait(longest.saturating_mul(STUCK_FACTOR)) {
+                        break;
+                    }
+                    continue;
                 }
             }
             if std::mem::take(&mut self.has_progressed) {
@@ -120,6 +153,7 @@ impl Puller {
     fn receive(&mut self, since: Position) -> Result<Infallible, Trouble> {
         let target = format!("/v1/changes?format=frames&durable=true&since={since}");
         let mut link = self.leader.open(&target, &self.stop)?;
+        self.check_limits(&link)?;
         self.replica.note_connected(true);
         let leader = self.replica.leader();
         tracing::info!(target: "bitcask::server", event = "follow_connected", leader, %since);
@@ -141,7 +175,7 @@ impl Puller {
                     }
                     if let Err(TooLarge) = group.add(frame) {
                         self.apply(&mut group)?;
-                        return Err(Trouble::Behind("a batch is too large for memory".into()));
+                        return Err(Trouble::Behind(BATCH_TOO_LARGE));
                     }
                 }
                 FrameKind::Position => {
@@ -160,6 +194,24 @@ impl Puller {
         }
     }
 
+    /// Returns an error if the leader accepts what this store refuses. Otherwise this would be
+    /// found much later.
+    pub(super) fn check_limits(&self, link: &LeaderLink) -> Result<(), Trouble> {
+        let (own, theirs) = (self.db.options(), link.limits());
+        for (what, own, theirs) in [
+            ("key", own.get_key_size_limit(), theirs.key_size),
+            ("value", own.get_value_size_limit(), theirs.value_size),
+        ] {
+            if let Some(theirs) = theirs.filter(|theirs| *theirs > own) {
+                return Err(Trouble::Stuck(format!(
+                    "the leader's {what}-size-limit is {theirs} bytes, and this store's is {own}; \
+                     start this follower with at least the leader's limit"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn broken_off(&self, error: &FrameError) -> Trouble {
         if self.stop.is_raised() {
             return Trouble::Stopped;
@@ -170,7 +222,7 @@ impl Puller {
     /// Applies all batches that are whole, together with the position behind them.
     fn apply(&mut self, group: &mut ChangeGroup) -> Result<(), Trouble> {
         let Some((changes, position)) = group.take() else { return Ok(()) };
-        match self.db.write(&batch_of(&changes, position)) {
+        match self.db.write(&batch_of(&changes, position, self.replica.leader())) {
             Err(Error::BatchTooLarge { .. }) => self.apply_large(&changes, position)?,
             result => result?,
         }
@@ -183,10 +235,10 @@ impl Puller {
     /// it. If the process ends in between, the same value is put again, which changes nothing.
     fn apply_large(&self, changes: &[Frame], position: Position) -> Result<(), Trouble> {
         let [change] = changes else {
-            return Err(Trouble::Behind("a batch is too large for this store".into()));
+            return Err(Trouble::Behind(BATCH_TOO_LARGE));
         };
         self.db.put_opt(&change.key, &change.value, lifetime(change))?;
-        Ok(self.db.write(&batch_of(&[], position))?)
+        Ok(self.db.write(&batch_of(&[], position, self.replica.leader()))?)
     }
 
     /// Notes what the leader says about the distance.
@@ -199,26 +251,19 @@ impl Puller {
         let segment = |position: Position| position.place().segment;
         let is_far = self.position.is_none_or(|own| segment(own) != segment(frame.position));
         if is_far && group.is_between_batches() {
-            self.db.write(&batch_of(&[], frame.position))?;
+            self.db.write(&batch_of(&[], frame.position, self.replica.leader()))?;
             self.position = Some(frame.position);
             self.replica.note_position(frame.position, 0);
         }
         Ok(())
-    }
-
-    /// Writes a record alone.
-    pub(super) fn write_record(&self, record: FollowRecord) -> Result<()> {
-        let mut batch = Batch::new();
-        record.add_to(&mut batch);
-        self.db.write(&batch)
     }
 }
 
 /// Returns what the last frame of a feed says.
 pub(super) fn failure(frame: &Frame) -> Trouble {
     let code = String::from_utf8_lossy(&frame.value).into_owned();
-    if code == "history_gone" {
-        return Trouble::Behind("the changes that come next are gone".into());
+    if code == dialect::HISTORY_GONE {
+        return Trouble::Behind(dialect::HISTORY_GONE);
     }
     Trouble::Failed(format!("the leader has ended the feed: {code}"))
 }

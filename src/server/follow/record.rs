@@ -3,17 +3,16 @@
 //! - The record is written in the same batch as the changes up to its position. So after a crash,
 //!   the store has exactly the changes that the record says.
 //! - It comes first in its batch. A feed that leaves it out still ends the batch where it ends.
+//! - It names the leader, for people who find the store. The options decide which one is followed.
 //! - Nobody reads or writes the key through a server. It begins with the byte that the Redis port
 //!   reserves, so clients of Redis do not see it either.
 
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::followed::{FOLLOW_KEY, PROMOTED};
 use crate::options::WriteOptions;
-use crate::store::{Batch, Position, Reader};
-
-/// The key of the record. Stored on disk: never change.
-pub(in super::super) const FOLLOW_KEY: &[u8] = b"\0follow";
+use crate::store::{Batch, Bitcask, Position, Reader};
 
 /// What the store is to its leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +34,35 @@ impl FollowRecord {
     }
 
     /// Adds the record to a batch that has nothing yet.
-    pub(super) fn add_to(self, batch: &mut Batch) {
+    pub(super) fn add_to(self, batch: &mut Batch, leader: &str) {
         let endless = WriteOptions::new().ttl(Duration::MAX);
-        batch.put_opt(FOLLOW_KEY, self.encode(), endless);
+        batch.put_opt(FOLLOW_KEY, self.encode(leader), endless);
     }
 
-    fn encode(self) -> String {
+    /// Writes the record alone.
+    pub(super) fn write_to(self, db: &Bitcask, leader: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        self.add_to(&mut batch, leader);
+        db.write(&batch)
+    }
+
+    fn encode(self, leader: &str) -> String {
         match self {
-            Self::Following(position) => format!("following {position}"),
-            Self::Loading => "loading".to_owned(),
-            Self::Promoted(position) => format!("promoted {position}"),
+            Self::Following(position) => format!("following {position} {leader}"),
+            Self::Loading => format!("loading {leader}"),
+            Self::Promoted(position) => format!("{PROMOTED} {position}"),
             Self::Unknown => String::new(),
         }
     }
 
     fn decode(value: &[u8]) -> Self {
         let text = std::str::from_utf8(value).unwrap_or_default();
-        let (word, position) = text.split_once(' ').unwrap_or((text, ""));
+        // Records without a leader were written before there was one in them.
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let position = rest.split(' ').next().unwrap_or_default();
         match (word, position.parse()) {
             ("following", Ok(position)) => Self::Following(position),
-            ("promoted", Ok(position)) => Self::Promoted(position),
+            (PROMOTED, Ok(position)) => Self::Promoted(position),
             ("loading", _) => Self::Loading,
             _ => Self::Unknown,
         }
@@ -64,17 +72,22 @@ impl FollowRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::followed::leader_in;
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        let position = Position::from_bytes([9; 16]);
-        for record in [
-            FollowRecord::Following(position),
-            FollowRecord::Loading,
-            FollowRecord::Promoted(position),
+        let (position, leader) = (Position::from_bytes([9; 16]), "http://leader:8000");
+        for (record, followed) in [
+            (FollowRecord::Following(position), Some(leader)),
+            (FollowRecord::Loading, Some(leader)),
+            (FollowRecord::Promoted(position), None),
         ] {
-            assert_eq!(FollowRecord::decode(record.encode().as_bytes()), record);
+            let encoded = record.encode(leader);
+            assert_eq!(FollowRecord::decode(encoded.as_bytes()), record);
+            assert_eq!(leader_in(encoded.as_bytes()).as_deref(), followed);
         }
+        let old = format!("following {position}");
+        assert_eq!(FollowRecord::decode(old.as_bytes()), FollowRecord::Following(position));
         for other in ["", "following", "promoted 1", "leading 2"] {
             assert_eq!(FollowRecord::decode(other.as_bytes()), FollowRecord::Unknown, "{other}");
         }

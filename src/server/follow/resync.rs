@@ -9,11 +9,14 @@
 //!
 //! After a crash in step 3, the file is still there, and step 3 begins again, without the leader.
 
+use std::io;
+
 use super::group::{add_change, lifetime};
-use super::puller::{Puller, Trouble};
-use super::record::{FOLLOW_KEY, FollowRecord};
+use super::puller::{Puller, Trouble, too_large};
+use super::record::FollowRecord;
 use super::spool::{SnapshotFrames, SpoolReader};
 use crate::error::Error;
+use crate::followed::FOLLOW_KEY;
 use crate::options::WriteOptions;
 use crate::server::frames::{Frame, FrameError, FrameKind};
 use crate::store::{Batch, Position};
@@ -27,6 +30,9 @@ impl Puller {
         let leader = self.replica.leader();
         tracing::info!(target: "bitcask::server", event = "resync_started", leader);
         self.replica.note_resyncing(true);
+        if self.replica.resync_reason().is_none() {
+            self.replica.note_resync_reason("new");
+        }
         let fetched = self.fetch();
         if fetched.is_err() {
             self.spool.discard();
@@ -38,6 +44,7 @@ impl Puller {
     /// Receives a snapshot.
     fn fetch(&mut self) -> Result<(), Trouble> {
         let link = self.leader.open("/v1/snapshot", &self.stop)?;
+        self.check_limits(&link)?;
         self.replica.note_connected(true);
         let mut frames = SnapshotFrames::new(link);
         let mut writer = self.spool.begin()?;
@@ -51,6 +58,7 @@ impl Puller {
             })?;
             let Some((frame, header)) = next else { break };
             self.has_progressed = true;
+            self.check_size(&frame)?;
             writer.write(&header, &frame)?;
         }
         Ok(self.spool.complete(writer)?)
@@ -58,12 +66,12 @@ impl Puller {
 
     /// Fills the store from the snapshot that has been received.
     pub(super) fn load(&mut self) -> Result<Position, Trouble> {
-        if let Err(error) = self.check_spool() {
-            return Err(self.refuse_spool(&error));
-        }
+        self.check_spool()?;
         let was_loading = self.replica.is_loading();
         self.replica.begin_loading();
-        if !self.replica.wait_for_readers(|| self.stop.is_raised()) {
+        let is_alone = self.replica.wait_for_readers(|| self.stop.is_raised());
+        // From here on, the old data is gone.
+        if !is_alone || self.stop.is_raised() {
             if !was_loading {
                 self.replica.end_loading();
             }
@@ -85,31 +93,68 @@ impl Puller {
         Ok(SnapshotFrames::new(self.spool.read()?))
     }
 
-    /// Reads all of the snapshot before anything is removed for it.
-    fn check_spool(&self) -> Result<(), FrameError> {
-        let mut frames =
-            self.frames().map_err(|error| FrameError::Stream(std::io::Error::other(error)))?;
-        while frames.next()?.is_some() {}
-        Ok(())
+    /// Reads all of the snapshot before anything is removed for it. It may be large, so the owner
+    /// does not wait for its end.
+    fn check_spool(&mut self) -> Result<(), Trouble> {
+        let mut frames = match self.frames() {
+            Ok(frames) => frames,
+            Err(error) => {
+                return Err(self.refuse_spool(&FrameError::Stream(io::Error::other(error))));
+            }
+        };
+        loop {
+            if self.stop.is_raised() {
+                return Err(Trouble::Stopped);
+            }
+            match frames.next() {
+                // The options may be other ones than when it was received.
+                Ok(Some((frame, _))) => {
+                    if let Err(stuck) = self.check_size(&frame) {
+                        return Err(self.remove_spool().err().unwrap_or(stuck));
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.refuse_spool(&error)),
+            }
+        }
     }
 
-    /// Removes a snapshot that is damaged. The store keeps its data, if that is complete.
+    /// Removes a snapshot that is damaged.
     fn refuse_spool(&mut self, error: &FrameError) -> Trouble {
         let is_damaged = match error {
             FrameError::Broken(_) => true,
-            FrameError::Stream(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+            FrameError::Stream(error) => error.kind() == io::ErrorKind::UnexpectedEof,
         };
-        if is_damaged {
-            if let Err(error) = self.spool.remove() {
-                return error.into();
-            }
-            let record = FollowRecord::read(&self.db);
-            if matches!(record, Ok(Some(FollowRecord::Following(_)))) {
-                self.replica.end_loading();
-            }
-            self.position = None;
+        if is_damaged && let Err(trouble) = self.remove_spool() {
+            return trouble;
         }
         Trouble::Failed(format!("the snapshot that was received is damaged: {error}"))
+    }
+
+    /// Removes a snapshot that cannot be used. The store keeps its data, if that is complete.
+    fn remove_spool(&mut self) -> Result<(), Trouble> {
+        self.spool.remove()?;
+        let record = FollowRecord::read(&self.db);
+        if matches!(record, Ok(Some(FollowRecord::Following(_)))) {
+            self.replica.end_loading();
+        }
+        self.position = None;
+        Ok(())
+    }
+
+    /// Returns an error if this store refuses a key or a value.
+    fn check_size(&self, frame: &Frame) -> Result<(), Trouble> {
+        let options = self.db.options();
+        for (what, part, limit) in [
+            ("key", &frame.key, options.get_key_size_limit()),
+            ("value", &frame.value, options.get_value_size_limit()),
+        ] {
+            let size = part.len() as u64;
+            if size > limit {
+                return Err(too_large(what, size, limit));
+            }
+        }
+        Ok(())
     }
 
     /// Clears the store, and fills it.
@@ -117,7 +162,7 @@ impl Puller {
         let damaged = |error| Trouble::Failed(format!("cannot read the snapshot: {error}"));
         let mut frames = self.frames()?;
         self.db.clear()?;
-        self.write_record(FollowRecord::Loading)?;
+        FollowRecord::Loading.write_to(&self.db, self.replica.leader())?;
         let (mut batch, mut position) = (Batch::new(), None);
         while let Some((frame, _)) = frames.next().map_err(damaged)? {
             if self.stop.is_raised() {
@@ -133,7 +178,7 @@ impl Puller {
         let Some(position) = position else {
             return Err(Trouble::Failed("the snapshot has no position".into()));
         };
-        FollowRecord::Following(position).add_to(&mut batch);
+        FollowRecord::Following(position).add_to(&mut batch, self.replica.leader());
         self.db.write_opt(&batch, WriteOptions::new().durable(true))?;
         Ok(position)
     }
@@ -155,5 +200,109 @@ impl Puller {
         self.db.write_opt(batch, WriteOptions::new().durable(false))?;
         batch.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::options::Options;
+    use crate::replica::Replica;
+    use crate::server::follow::FollowOptions;
+    use crate::server::follow::link::Leader;
+    use crate::server::follow::spool::Spool;
+    use crate::server::follow::stopping::FollowStop;
+    use crate::server::frames::SnapshotSum;
+    use crate::store::Bitcask;
+
+    fn puller(db: &Arc<Bitcask>) -> Puller {
+        let url = "http://127.0.0.1:1".to_owned();
+        Puller {
+            db: Arc::clone(db),
+            leader: Leader::new(url.clone(), &FollowOptions::new(&url)).unwrap(),
+            replica: Replica::new(url),
+            spool: Spool::new(db.path()),
+            stop: FollowStop::default(),
+            pauses: (Duration::from_millis(1), Duration::from_millis(1)),
+            position: None,
+            has_progressed: false,
+        }
+    }
+
+    /// Writes a snapshot with one key. Its end has a wrong checksum if it is to be damaged.
+    fn receive(spool: &Spool, is_damaged: bool, value: &[u8]) {
+        let frame = |kind, key: &[u8], value: Vec<u8>| Frame {
+            kind,
+            continues: false,
+            expiry: None,
+            position: Position::from_bytes([7; 16]),
+            key: key.to_vec(),
+            value,
+        };
+        let (mut writer, mut sum) = (spool.begin().unwrap(), SnapshotSum::default());
+        for frame in [
+            frame(FrameKind::Position, b"", Vec::new()),
+            frame(FrameKind::Put, b"new", value.to_vec()),
+        ] {
+            sum.add(&frame.header());
+            writer.write(&frame.header(), &frame).unwrap();
+        }
+        if is_damaged {
+            sum.add(&frame(FrameKind::Delete, b"", Vec::new()).header());
+        }
+        let end = frame(FrameKind::End, b"", sum.finish());
+        writer.write(&end.header(), &end).unwrap();
+        spool.complete(writer).unwrap();
+    }
+
+    /// A follower that is stopped, or promoted, must not read gigabytes first. If it did here, it
+    /// would find the damage.
+    #[test]
+    fn a_follower_that_has_to_end_reads_no_more_of_its_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Arc::new(Bitcask::open(dir.path(), Options::new()).unwrap());
+        db.put("old", "1").unwrap();
+        let mut puller = puller(&db);
+        for is_damaged in [true, false] {
+            receive(&puller.spool, is_damaged, b"1");
+            puller.stop.raise();
+            assert!(matches!(puller.load(), Err(Trouble::Stopped)));
+            assert!(puller.spool.is_complete());
+            assert!(!puller.replica.is_loading());
+            assert_eq!(db.get("old").unwrap().unwrap(), "1");
+        }
+        puller.stop = FollowStop::default();
+        assert_eq!(puller.load().unwrap(), Position::from_bytes([7; 16]));
+        assert_eq!(db.get("new").unwrap().unwrap(), "1");
+        assert_eq!(db.get("old").unwrap(), None);
+    }
+
+    /// A leader of another version does not tell its limits.
+    #[test]
+    fn a_value_that_is_too_large_is_found_before_the_old_data_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().value_size_limit(100);
+        let db = Arc::new(Bitcask::open(dir.path(), options).unwrap());
+        let mut puller = puller(&db);
+        let record = FollowRecord::Following(Position::from_bytes([1; 16]));
+        record.write_to(&db, "http://127.0.0.1:1").unwrap();
+        db.put("old", "1").unwrap();
+        receive(&puller.spool, false, &[b'x'; 101]);
+        let Err(Trouble::Stuck(error)) = puller.load() else { panic!("it is not stuck") };
+        assert!(error.contains("a value of 101 bytes, and value-size-limit is 100"), "{error}");
+        assert!(!puller.spool.is_complete() && !puller.replica.is_loading());
+        assert_eq!(db.get("old").unwrap().unwrap(), "1");
+    }
+
+    #[test]
+    fn a_change_that_is_too_large_is_no_passing_trouble() {
+        for error in
+            [Error::KeyTooLarge { size: 2, limit: 1 }, Error::ValueTooLarge { size: 2, limit: 1 }]
+        {
+            assert!(matches!(Trouble::from(error), Trouble::Stuck(_)));
+        }
     }
 }

@@ -28,10 +28,19 @@ pub(in super::super) struct HealthAnswer {
 pub(in super::super) struct ReplicationFigures {
     /// `follower`, or `leader` once it was promoted.
     role: &'static str,
+    /// `following`, or `disconnected` while the leader does not answer, `resyncing` while all data
+    /// is being read again, `loading` while the store may not be read, or `stuck` if the store
+    /// cannot follow with its options; `promoted` once it was.
+    state: &'static str,
     leader: String,
     connected: bool,
     /// Whether all data is being read again.
     resyncing: bool,
+    /// How many times all data was read, since the start.
+    resyncs: u64,
+    /// Why it was read last, or is being read: `new`, `history_gone`, `invalid_position` or
+    /// `batch_too_large`.
+    resync_reason: Option<&'static str>,
     /// Up to where the store has everything, in the leader's log.
     position: Option<String>,
     /// Size of the changes that are missing, in the leader's log.
@@ -40,7 +49,7 @@ pub(in super::super) struct ReplicationFigures {
     lag_entries: Option<u64>,
     /// How many seconds ago the store had everything, at most.
     lag_seconds: Option<f64>,
-    /// What has failed last, if the leader does not answer.
+    /// What has failed last, if the store does not follow.
     error: Option<String>,
 }
 
@@ -49,15 +58,35 @@ impl ReplicationFigures {
         let lag = replica.lag();
         Self {
             role: if replica.is_follower() { "follower" } else { "leader" },
+            state: state(replica),
             leader: replica.leader().to_owned(),
             connected: replica.is_connected(),
             resyncing: replica.is_resyncing(),
+            resyncs: replica.resyncs(),
+            resync_reason: replica.resync_reason(),
             position: replica.position().map(|position| position.to_string()),
             lag_bytes: lag.map(|lag| lag.size),
             lag_entries: lag.map(|lag| lag.changes),
             lag_seconds: lag.map(|lag| lag.age.as_secs_f64()),
             error: replica.last_error(),
         }
+    }
+}
+
+/// Returns what a replica is doing, in one word.
+fn state(replica: &Replica) -> &'static str {
+    if !replica.is_follower() {
+        "promoted"
+    } else if replica.is_stuck() {
+        "stuck"
+    } else if replica.is_loading() {
+        "loading"
+    } else if replica.is_resyncing() {
+        "resyncing"
+    } else if replica.is_connected() {
+        "following"
+    } else {
+        "disconnected"
     }
 }
 

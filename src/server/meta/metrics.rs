@@ -122,73 +122,67 @@ impl MetricsPage {
     }
 
     fn replica(&mut self, replica: &Replica) {
-        let lag = replica.lag();
-        let count = |yes: bool| f64::from(u8::from(yes));
-        #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
-        let number = |number: u64| number as f64;
-        let figures = [
+        for (name, is_so, about) in [
             (
                 "bitcask_replica_following",
-                "gauge",
-                MetricUnit::Count,
+                replica.is_follower(),
                 "Whether the store follows a leader.",
-                Some(count(replica.is_follower())),
             ),
-            (
-                "bitcask_replica_connected",
-                "gauge",
-                MetricUnit::Count,
-                "Whether the leader answers.",
-                Some(count(replica.is_connected())),
-            ),
+            ("bitcask_replica_connected", replica.is_connected(), "Whether the leader answers."),
             (
                 "bitcask_replica_loading",
-                "gauge",
-                MetricUnit::Count,
+                replica.is_loading(),
                 "Whether the store may not be read yet.",
-                Some(count(replica.is_loading())),
             ),
             (
+                "bitcask_replica_stuck",
+                replica.is_stuck(),
+                "Whether the store cannot follow with its options.",
+            ),
+        ] {
+            self.describe(name, "gauge", MetricUnit::Count, about);
+            self.sample(name, None, if is_so { "1" } else { "0" });
+        }
+        self.replica_lag(replica);
+        let name = "bitcask_replica_changes_total";
+        let about = "Changes of the leader that were applied.";
+        self.describe(name, "counter", MetricUnit::Count, about);
+        self.sample(name, None, &replica.changes().to_string());
+        let name = "bitcask_replica_resyncs_total";
+        let about = "How many times all data was read from the leader.";
+        self.describe(name, "counter", MetricUnit::Count, about);
+        self.sample(name, None, &replica.resyncs().to_string());
+        if let Some(reason) = replica.resync_reason() {
+            let name = "bitcask_replica_resync_reason";
+            self.describe(name, "gauge", MetricUnit::Count, "Why it was read last: always 1.");
+            self.sample(name, Some(&format!("reason=\"{reason}\"")), "1");
+        }
+    }
+
+    fn replica_lag(&mut self, replica: &Replica) {
+        let Some(lag) = replica.lag() else { return };
+        for (name, unit, value, about) in [
+            (
                 "bitcask_replica_lag_bytes",
-                "gauge",
                 MetricUnit::Bytes,
+                lag.size.to_string(),
                 "Size of the changes that are missing.",
-                lag.map(|lag| number(lag.size)),
             ),
             (
                 "bitcask_replica_lag_entries",
-                "gauge",
                 MetricUnit::Count,
+                lag.changes.to_string(),
                 "Number of changes that are missing.",
-                lag.map(|lag| number(lag.changes)),
             ),
             (
                 "bitcask_replica_lag_seconds",
-                "gauge",
                 MetricUnit::Seconds,
+                lag.age.as_secs_f64().to_string(),
                 "How long ago the store had everything, at most.",
-                lag.map(|lag| lag.age.as_secs_f64()),
             ),
-            (
-                "bitcask_replica_changes_total",
-                "counter",
-                MetricUnit::Count,
-                "Changes of the leader that were applied.",
-                Some(number(replica.changes())),
-            ),
-            (
-                "bitcask_replica_resyncs_total",
-                "counter",
-                MetricUnit::Count,
-                "How many times all data was read from the leader.",
-                Some(number(replica.resyncs())),
-            ),
-        ];
-        for (name, kind, unit, about, value) in figures {
-            if let Some(value) = value {
-                self.describe(name, kind, unit, about);
-                self.sample(name, None, &value.to_string());
-            }
+        ] {
+            self.describe(name, "gauge", unit, about);
+            self.sample(name, None, &value);
         }
     }
 

@@ -7,7 +7,8 @@
 //!   answer.
 //! - A value that takes memory of its own waits until there is memory for it.
 //! - A follower of this crate asks for frames instead of events. They carry values of any size, and
-//!   say every second how far behind the follower is.
+//!   say every second how far behind the follower is. No merge removes what it has not read yet, up
+//!   to a limit (`leases`).
 //! - An event's id is the position behind its change. When nothing happens, the follower gets an
 //!   event `position` now and then, so that it can resume without reading again what its prefix has
 //!   skipped.
@@ -31,12 +32,13 @@ use crate::server::body::reserve;
 use crate::server::bytes::{Base64Text, KeyField, lent_text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{FRAMES, Frame, FrameKind, FrameLag};
+use crate::server::leases;
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 use crate::store::changes::part::Received;
-use crate::store::{Backlog, Change, Changes, Operation, Position};
+use crate::store::{Backlog, Change, Changes, HistoryLease, Operation, Position};
 
 /// How long a follower waits for a change before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(250);
@@ -148,18 +150,26 @@ pub(in super::super) async fn follow(
     let wanted = WantedChanges { prefix, durable };
     let permit = state.stream()?;
     let begun = state.on_pool(move |state| {
+        // Before the changes, so that what is there then stays.
+        let lease = since.filter(|_| matches!(form, FeedForm::Frames)).map(|since| {
+            let lease = state.db.lease_history_since(since, leases::size_max(&state.db));
+            state.leases.end(since);
+            lease
+        });
         let changes = wanted.begin(state, since)?;
-        Ok::<_, Error>((wanted, changes))
+        Ok::<_, Error>((wanted, changes, lease))
     });
-    let (wanted, changes) = begun.await?;
+    let (wanted, changes, lease) = begun.await?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    let body = Body::from_stream(ChannelStream(receiver));
+    let response = stream_response(form.content_type(), &state.db, body);
     let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
-    let feed = FeedStream { state, wanted, changes, form, writer, is_in_batch, reported };
+    let feed = FeedStream { state, wanted, changes, lease, form, writer, is_in_batch, reported };
     tokio::task::spawn_blocking(move || {
         let _permit: OwnedSemaphorePermit = permit;
         feed.run();
     });
-    Ok(stream_response(form.content_type(), Body::from_stream(ChannelStream(receiver))))
+    Ok(response)
 }
 
 /// Which changes a follower wants.
@@ -208,6 +218,8 @@ struct FeedStream {
     state: Arc<ServerState>,
     wanted: WantedChanges,
     changes: Changes,
+    /// Keeps the history that was not read yet.
+    lease: Option<HistoryLease>,
     form: FeedForm,
     writer: PieceWriter,
     /// Whether the last change was not the last one of its batch.
@@ -284,6 +296,9 @@ impl FeedStream {
     fn send_position(&mut self) -> Result<(), Unheard> {
         self.reported = Instant::now();
         let position = self.changes.resume_position();
+        if let Some(lease) = &self.lease {
+            lease.move_to(position);
+        }
         match self.form {
             FeedForm::Events => {
                 let event = format!("event: position\nid: {position}\ndata: {{}}\n\n");

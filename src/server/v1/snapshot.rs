@@ -4,12 +4,13 @@
 //!   last says how many there were, and has a checksum of all.
 //! - It is produced while it is sent, so it needs little memory. It keeps the segments of its
 //!   moment on the disk as long as it takes.
+//! - The history after its position is kept until the follower asks for it (`leases`).
 //! - While no key is found, for example among many that have expired, the position is sent again
 //!   every second. Otherwise the follower would take the leader for gone.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -18,13 +19,15 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 use tokio::sync::mpsc;
 
+use crate::dialect;
 use crate::error::Error;
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
+use crate::server::leases;
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
-use crate::store::{Expiry, Position, Snapshot};
+use crate::store::{Bitcask, Expiry, Position, Snapshot};
 
 /// Number of pieces that wait for the client.
 const PIECES_AHEAD: usize = 4;
@@ -46,18 +49,22 @@ type SharedFrames = Mutex<Option<FrameSender>>;
 pub(in super::super) async fn read(
     State(state): State<SharedServer>,
 ) -> Result<Response, ApiFailure> {
-    let permit = state.stream()?;
-    let snapshot = state.on_pool(|state| {
+    let (permit, begun) = (state.stream()?, Instant::now());
+    let taken = state.on_pool(|state| {
+        let lease = state.db.lease_history(leases::size_max(&state.db));
         let snapshot = state.db.snapshot();
+        lease.move_to(snapshot.position());
         // A follower must not have what a power loss takes from its leader.
         state.db.sync()?;
-        Ok::<_, Error>(snapshot)
+        Ok::<_, Error>((snapshot, lease))
     });
-    let snapshot = snapshot.await?;
+    let (snapshot, lease) = taken.await?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let writer = PieceWriter::new(sender);
     let frames = FrameSender { position: snapshot.position(), sum: SnapshotSum::default(), writer };
     let frames = Arc::new(Mutex::new(Some(frames)));
+    let body = Body::from_stream(ChannelStream(receiver));
+    let response = stream_response(FRAMES, &state.db, body);
     tokio::spawn(repeat_position(Arc::downgrade(&frames)));
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
@@ -65,7 +72,15 @@ pub(in super::super) async fn read(
         let ended = frames.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(sender) = ended else { return };
         match written {
-            Ok(()) => sender.end(),
+            Ok(()) => {
+                let (position, now) = (snapshot.position(), Instant::now());
+                // Before the client has the end, and asks for what comes next.
+                let len_max = state.options.streams_max;
+                state.leases.wait_for((position, lease), begun, now, len_max);
+                if sender.end().is_err() {
+                    state.leases.end(position);
+                }
+            }
             Err(Interrupted::Unheard) => {}
             Err(interrupted) => {
                 tracing::error!(target: "bitcask::server", event = "snapshot_failed", error = %interrupted);
@@ -73,13 +88,16 @@ pub(in super::super) async fn read(
             }
         }
     });
-    Ok(stream_response(FRAMES, Body::from_stream(ChannelStream(receiver))))
+    Ok(response)
 }
 
-/// Returns an answer whose body is produced while it is sent.
-pub(super) fn stream_response(content_type: &'static str, body: Body) -> Response {
+/// Returns an answer whose body is produced while it is sent. It says how large keys and values may
+/// be, which a follower must be able to store.
+pub(super) fn stream_response(content_type: &'static str, db: &Bitcask, body: Body) -> Response {
     let mut response = Response::new(body);
-    let headers = response.headers_mut();
+    let (headers, options) = (response.headers_mut(), db.options());
+    headers.insert(dialect::KEY_SIZE_LIMIT, options.get_key_size_limit().into());
+    headers.insert(dialect::VALUE_SIZE_LIMIT, options.get_value_size_limit().into());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -156,13 +174,12 @@ impl FrameSender {
         self.writer.try_flush();
     }
 
-    fn end(self) {
+    fn end(self) -> Result<(), Unheard> {
         let Self { position, sum, mut writer } = self;
         let sum = sum.finish();
-        // If nobody hears the end, it does not matter.
-        if write_frame(&mut writer, &frame_at(position, FrameKind::End, b"", &sum)).is_ok() {
-            writer.finish();
-        }
+        write_frame(&mut writer, &frame_at(position, FrameKind::End, b"", &sum))?;
+        writer.finish();
+        Ok(())
     }
 }
 
@@ -203,17 +220,18 @@ fn write(
 ) -> Result<(), Interrupted> {
     let position = snapshot.position();
     send(frames, FrameSender::send_position)?;
-    for pair in snapshot {
-        let (key, value) = pair?;
+    let mut entries = snapshot.iter();
+    while let Some(entry) = entries.next_with_expiry() {
+        let (key, value, expiry) = entry?;
         if is_reserved(&key) {
             continue;
         }
         if state.stop.is_raised() {
             return Err(Interrupted::Unheard);
         }
-        let expiry = match snapshot.expiry(&key)? {
-            Some(Expiry::At(time)) => Some(micros(time)),
-            _ => None,
+        let expiry = match expiry {
+            Expiry::At(time) => Some(micros(time)),
+            Expiry::Never => None,
         };
         let frame = Frame { expiry, ..frame_at(position, FrameKind::Put, &key, &value) };
         send(frames, |sender| sender.send(&frame))?;
@@ -281,7 +299,7 @@ mod tests {
             while let Ok(piece) = pieces.try_recv() {
                 received.extend(piece.unwrap());
             }
-            frames.end();
+            frames.end().unwrap();
             while let Ok(piece) = pieces.try_recv() {
                 received.extend(piece.unwrap());
             }
@@ -318,7 +336,7 @@ mod tests {
         while let Ok(piece) = pieces.try_recv() {
             received.extend(piece.unwrap());
         }
-        frames.end();
+        frames.end().unwrap();
         received.extend(pieces.try_recv().unwrap().unwrap());
         let kinds = read_all(&received);
         assert_eq!(kinds.len(), 3 + PIECES_AHEAD + 1, "{kinds:?}");

@@ -1,7 +1,7 @@
 //! Upkeep: merges, backups, verifications, and the end of the server.
 //!
-//! One of the first three runs at a time. It continues when its client gives up, and a merge and a
-//! verification stop when the server stops.
+//! One of the first three runs at a time. It continues when its client gives up, and stops when the
+//! server stops. Then a backup is removed, and a merge keeps what it has done.
 
 use std::ops::ControlFlow;
 use std::path::{Component, Path};
@@ -147,6 +147,7 @@ fn is_plain_name(name: &str) -> bool {
         (status = 400, description = "The name is wrong, or exists", body = FailureBody),
         (status = 403, description = "The server was started without a directory for backups", body = FailureBody),
         (status = 409, description = "A merge, a verification or another backup runs", body = FailureBody),
+        (status = 503, description = "The server stops; there is no backup", body = FailureBody),
     )
 )]
 pub(in super::super) async fn backup(
@@ -164,7 +165,10 @@ pub(in super::super) async fn backup(
     }
     let path = dir.join(&wanted.name);
     let shown = path.display().to_string();
-    let report = state.upkeep(move |state| state.db.backup(path)).await?;
+    let report = state.upkeep(move |state| state.db.backup_until(path, state.stop.flag())).await?;
+    if report.cancelled {
+        return Err(ApiFailure::stopping());
+    }
     Ok(Json(BackupAnswer {
         path: shown,
         segments: report.segments,

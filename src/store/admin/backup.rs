@@ -8,9 +8,11 @@
 //! - Unsealed segments are copied up to that moment, and listed as sealed, as `close` would do.
 //! - The manifest is written last, when everything else is durable. Before that, the directory is
 //!   not a store, and opening it returns an error (`fresh`).
+//! - A flag, and no closure, tells it to give up: the files' lock is held meanwhile.
 //! - A backup changes nothing in the store, and a failed backup does not poison it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::new_dir::NewDir;
 use crate::error::{Error, Result};
@@ -38,6 +40,8 @@ pub struct BackupReport {
     pub size: u64,
     /// Size in bytes of the segments that were copied.
     pub copied_size: u64,
+    /// Whether it was [given up](Bitcask::backup_until). Then there is no backup.
+    pub cancelled: bool,
 }
 
 /// Size of the range, above the store's ids, in which a backup's new ids start at random.
@@ -93,7 +97,33 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<BackupReport> {
-        self.inner.backup(dir.as_ref(), || ())
+        self.backup_until(dir, &AtomicBool::new(false))
+    }
+
+    /// Like [`backup`](Self::backup), and gives the backup up once another thread sets a flag:
+    /// after some 100 KiB that are copied, and otherwise before the next segment. Then it removes
+    /// what it has created, and the report says that it was [cancelled](BackupReport::cancelled).
+    ///
+    /// # Errors
+    ///
+    /// As [`backup`](Self::backup).
+    ///
+    /// ```
+    /// # use std::sync::atomic::AtomicBool;
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (path, target) = (dir.path().join("store"), dir.path().join("backup"));
+    /// let db = Bitcask::open(path, Options::default())?;
+    /// db.put("key", "value")?;
+    /// let is_over = AtomicBool::new(true);
+    /// assert!(db.backup_until(&target, &is_over)?.cancelled);
+    /// assert!(!target.exists());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn backup_until(&self, dir: impl AsRef<Path>, stop: &AtomicBool) -> Result<BackupReport> {
+        self.inner.backup(dir.as_ref(), stop, || ())
     }
 
     /// Like [`backup`](Self::backup). Calls `noted` when the moment that the copy shows is over, so
@@ -103,7 +133,7 @@ impl Bitcask {
         expect(dead_code, reason = "only state machines have to know")
     )]
     pub(crate) fn backup_noting(&self, dir: &Path, noted: impl FnOnce()) -> Result<BackupReport> {
-        self.inner.backup(dir, noted)
+        self.inner.backup(dir, &AtomicBool::new(false), noted)
     }
 }
 
@@ -122,14 +152,23 @@ impl BackupMoment {
 }
 
 impl Inner {
-    fn backup(&self, path: &Path, noted: impl FnOnce()) -> Result<BackupReport> {
+    fn backup(
+        &self,
+        path: &Path,
+        stop: &AtomicBool,
+        noted: impl FnOnce(),
+    ) -> Result<BackupReport> {
         let writer = self.writer()?;
         let _files = (!made(Mistake::BackupUnguarded)).then(|| writer.files.lock());
         let moment = self.moment(writer)?;
         noted();
         let fresh = NewDir::prepare(&self.fs, path, &self.dir)?;
-        let target = BackupTarget { inner: self, fs: fresh.fs(), dir: fresh.dir() };
-        target.take(&moment).inspect_err(|_| fresh.undo(moment.ids()))
+        let target = BackupTarget { inner: self, fs: fresh.fs(), dir: fresh.dir(), stop };
+        let taken = target.take(&moment);
+        if !matches!(taken, Ok(Some(_))) {
+            fresh.undo(moment.ids());
+        }
+        Ok(taken?.unwrap_or(BackupReport { cancelled: true, ..BackupReport::default() }))
     }
 
     /// Captures the current state of the log. The caller keeps the files from being removed.
@@ -154,26 +193,40 @@ struct BackupTarget<'a> {
     /// With the target directory held open.
     fs: &'a Fs,
     dir: &'a Dir,
+    /// Whether the caller does not want the backup any more.
+    stop: &'a AtomicBool,
 }
 
 impl BackupTarget<'_> {
-    /// Fills the directory, and turns it into a store.
-    fn take(&self, moment: &BackupMoment) -> Result<BackupReport> {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Fills the directory, and turns it into a store. Returns `None` if the caller wants no more.
+    fn take(&self, moment: &BackupMoment) -> Result<Option<BackupReport>> {
         let BackupMoment { manifest, unsealed } = moment;
         let mut report = BackupReport::default();
         for Sealed { id, length, .. } in &manifest.sealed {
+            if self.is_stopped() {
+                return Ok(None);
+            }
             let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             if self.link(source)? {
                 report.linked += 1;
             } else {
-                self.copy(&open_listed(&self.inner.fs, &self.inner.dir.log(*id))?, source)?;
+                let from = open_listed(&self.inner.fs, &self.inner.dir.log(*id))?;
+                if !self.copy(&from, source)? {
+                    return Ok(None);
+                }
                 report.copied_size += length;
             }
         }
         let mut manifest = manifest.clone();
         for UnsealedFile { id, file, length } in unsealed {
             let source = HintSource { id: *id, identity: manifest.identity, length: *length };
-            self.copy(file, source)?;
+            if !self.copy(file, source)? {
+                return Ok(None);
+            }
             report.copied_size += length;
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *length });
         }
@@ -186,8 +239,11 @@ impl BackupTarget<'_> {
         report.segments = manifest.sealed.len() as u64;
         report.size = manifest.sealed.iter().map(|sealed| sealed.length).sum();
         self.fs.sync_dir(self.dir.path())?;
+        if self.is_stopped() {
+            return Ok(None);
+        }
         manifest.write(self.fs, self.dir)?;
-        Ok(report)
+        Ok(Some(report))
     }
 
     /// Links a sealed segment, its hint and its index. Returns whether the segment can be linked.
@@ -209,17 +265,21 @@ impl BackupTarget<'_> {
         Ok(true)
     }
 
-    /// Copies a segment.
-    fn copy(&self, file: &File, source: HintSource) -> Result<()> {
+    /// Copies a segment. Returns whether it is complete.
+    fn copy(&self, file: &File, source: HintSource) -> Result<bool> {
         let copy = self.fs.open(&self.dir.log(source.id), Access::CreateNew)?;
-        let copied = file.copy_to(&copy, 0, source.length)?;
+        let copied = file.copy_to_until(&copy, 0, source.length, || self.is_stopped())?;
+        if copied < source.length && self.is_stopped() {
+            return Ok(false);
+        }
         if copied < source.length {
             return Err(Error::corrupt(file.path(), copied, too_short(source.length)));
         }
         if !made(Mistake::BackupNotSynced) {
             copy.sync()?;
         }
-        self.check(&copy, source)
+        self.check(&copy, source)?;
+        Ok(true)
     }
 
     /// Verifies a segment of the backup, and writes its hint.

@@ -1,4 +1,5 @@
-//! The history that merges leave alone because of [`Options::keep_history`].
+//! The history that merges leave alone because of [`Options::keep_history`], or for a follower that
+//! holds a lease on it (`lease`).
 //!
 //! - History is the end of the log, so its oldest segment describes all of it.
 //! - Every plan leaves these segments out (see `merge::plan`). Nothing else removes sealed segments
@@ -19,6 +20,7 @@ use crate::segment::header::Kind;
 use crate::segment::limit::history_limit;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::store::Inner;
+use crate::store::merging::lease::HistoryLeases;
 
 /// The sealed segments that are kept for their history.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +30,11 @@ pub(crate) struct KeptHistory {
 }
 
 impl KeptHistory {
+    /// Returns this history and that from another segment on.
+    fn or_from(self, other: Option<SegmentId>) -> Self {
+        Self { from: self.from.into_iter().chain(other).min() }
+    }
+
     /// Returns whether a sealed segment is kept. Unsealed segments do not count.
     pub(crate) fn holds(self, segment: &Segment) -> bool {
         segment.summary().is_some() && self.includes(segment.kind(), segment.id())
@@ -44,30 +51,53 @@ impl KeptHistory {
 
 /// A segment of the log.
 #[derive(Debug, Clone, Copy)]
-struct LogPart {
-    id: SegmentId,
+pub(super) struct LogPart {
+    pub(super) id: SegmentId,
     /// Bytes of entries.
-    size: u64,
+    pub(super) size: u64,
+    /// Offset behind the last put or delete.
+    pub(super) end: u64,
     /// If the segment is sealed: its last timestamp, and when this process sealed it, if it did.
-    sealed: Option<(u64, Option<u64>)>,
+    pub(super) sealed: Option<(u64, Option<u64>)>,
 }
 
 impl LogPart {
-    fn of(segment: &Arc<Segment>) -> Self {
+    /// Returns what is known of a segment. The end of a sealed one is exact only if that is asked
+    /// for, since it has to be read.
+    fn of(segment: &Arc<Segment>, is_exact: bool) -> Self {
         let sealed = segment.summary().map(|it| (it.last_timestamp, segment.sealed_at()));
         // A segment without a put or a delete is removed when it is sealed, along with its notes.
-        let end = if sealed.is_some() { segment.size() } else { segment.last_end().offset };
-        Self { id: segment.id(), size: end.saturating_sub(FIRST_OFFSET), sealed }
+        let last_end =
+            if sealed.is_none() || is_exact { Some(segment.last_end().offset) } else { None };
+        let end = last_end.unwrap_or_else(|| segment.size());
+        let size_end = if sealed.is_some() { segment.size() } else { end };
+        Self { id: segment.id(), size: size_end.saturating_sub(FIRST_OFFSET), end, sealed }
     }
 }
 
 impl Inner {
     /// Returns the history that no merge may remove now.
     pub(crate) fn kept_history(&self) -> KeptHistory {
-        if self.writer().is_err() || made(Mistake::HistoryMerged) {
+        let Ok(writer) = self.writer() else { return KeptHistory::default() };
+        if made(Mistake::HistoryMerged) {
             return KeptHistory::default();
         }
-        self.history_by_options()
+        self.history_by_options().or_from(self.leased_history(&writer.merging.leases))
+    }
+
+    /// Returns the oldest segment that a lease keeps.
+    fn leased_history(&self, leases: &HistoryLeases) -> Option<SegmentId> {
+        let leases = leases.all();
+        if leases.is_empty() {
+            return None;
+        }
+        let is_read = |id| leases.iter().any(|lease| lease.segment() == id);
+        let (log, limit) = (self.log_parts(is_read), history_limit());
+        let unsealed = log.iter().filter(|part| part.sealed.is_none()).count();
+        let len_max = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(unsealed);
+        let oldest = leases.iter().filter_map(|lease| lease.oldest(&log, len_max)).min()?;
+        let has_room = self.check_space(self.options.segment_size).is_ok();
+        has_room.then_some(oldest)
     }
 
     /// Returns the history that a writer with these options would keep.
@@ -76,13 +106,19 @@ impl Inner {
         if keep == History::None {
             return KeptHistory::default();
         }
+        let log = self.log_parts(|_| false);
+        KeptHistory { from: oldest_kept(keep, &log, &self.clock.ages(), history_limit()) }
+    }
+
+    /// Returns the segments of the log that have history, from the youngest to the oldest, and the
+    /// exact ends of some.
+    fn log_parts(&self, is_exact: impl Fn(SegmentId) -> bool) -> Vec<LogPart> {
         // Positions that are already lost need no history.
         let gone = self.manifest.get(Manifest::history);
         let has_history = |segment: &Arc<Segment>| Place::new(segment.id(), segment.size()) > gone;
         let mut log: Vec<_> = self.log_segments().filter(has_history).collect();
         log.sort_unstable_by_key(|segment| Reverse(segment.id()));
-        let log: Vec<_> = log.iter().map(LogPart::of).collect();
-        KeptHistory { from: oldest_kept(keep, &log, &self.clock.ages(), history_limit()) }
+        log.iter().map(|segment| LogPart::of(segment, is_exact(segment.id()))).collect()
     }
 }
 

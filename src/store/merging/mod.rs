@@ -7,6 +7,7 @@
 pub(crate) mod control;
 pub(crate) mod fold;
 pub(crate) mod history;
+pub(crate) mod lease;
 pub(crate) mod permit;
 pub(crate) mod rate_limit;
 mod reported;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::control::{CurrentPolicy, Pauses};
+use super::lease::HistoryLeases;
 use crate::counters::Recorder;
 use crate::error::{Error, Result};
 use crate::merge::Merge;
@@ -24,6 +25,8 @@ pub(crate) struct MergeControl {
     pub(crate) policy: Arc<CurrentPolicy>,
     /// Pauses, and whether a merge is running.
     pub(crate) pauses: Arc<Pauses>,
+    /// History that followers still need.
+    pub(crate) leases: Arc<HistoryLeases>,
     /// Lock 1: the merge whose copies could not be published.
     pending: Mutex<Option<Merge>>,
     /// Lock 8: the thread that has the turn.
@@ -57,6 +60,7 @@ impl MergeControl {
         Self {
             policy: Arc::new(CurrentPolicy::new(policy)),
             pauses: Arc::default(),
+            leases: Arc::default(),
             pending: Mutex::default(),
             thread: Mutex::default(),
             stops: AtomicUsize::default(),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::segment::index::{Bounds, Direction, Hit, Merged, Moment, Part};
+use crate::store::Expiry;
 use crate::store::snapshot::View;
 use crate::sync::Instant;
 use crate::value::Value;
@@ -177,6 +178,11 @@ impl Ordered {
 
     /// Reads the value of a key.
     pub(crate) fn pair(&mut self, hit: Hit) -> Result<(Value, Value)> {
+        self.entry(hit).map(|(key, value, _)| (key, value))
+    }
+
+    /// Reads the value of a key, and when it expires.
+    pub(crate) fn entry(&mut self, hit: Hit) -> Result<(Value, Value, Expiry)> {
         if let Some(expiry) = hit.expiry {
             self.first_expiry = self.first_expiry.or(self.view.now.deadline(hit.timestamp, expiry));
         }
@@ -192,8 +198,8 @@ impl Ordered {
             let reason = "the segment's index names a different key here; remove the index file";
             return Err(Error::corrupt(segment.path(), hit.offset, reason));
         }
-        let value = stored.lend_raw_value()?;
-        Ok((hit.key, value))
+        let (value, expiry) = (stored.lend_raw_value()?, Expiry::of(stored.expiry()));
+        Ok((hit.key, value, expiry))
     }
 }
 

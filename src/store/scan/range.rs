@@ -9,7 +9,7 @@ use super::ordered::Ordered;
 use crate::error::Result;
 use crate::segment::index::Direction;
 use crate::store::snapshot::Snapshot;
-use crate::store::{Bitcask, ReadOnly, Reader};
+use crate::store::{Bitcask, Expiry, ReadOnly, Reader};
 use crate::value::Value;
 
 impl Reader {
@@ -270,6 +270,25 @@ impl Range {
     /// both ends. The range stays narrowed, as with [`after`](Self::after).
     pub fn before(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.before(key.as_ref()))
+    }
+
+    /// Returns what [`next`](Iterator::next) returns, and when the key expires, without another
+    /// look-up.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Expiry, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// let (key, value, expiry) = db.iter().next_with_expiry().unwrap()?;
+    /// assert_eq!((&*key, &*value, expiry), (&b"key"[..], &b"value"[..], Expiry::Never));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn next_with_expiry(&mut self) -> Option<Result<(Value, Value, Expiry)>> {
+        let hit = self.0.next_ahead(Direction::Forward)?;
+        Some(hit.and_then(|hit| self.0.entry(hit)))
     }
 
     /// Moves to a key, forwards or backwards: [`next`](Iterator::next) then returns the first key

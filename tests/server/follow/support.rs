@@ -93,7 +93,17 @@ impl Node {
         port: u16,
         options: ServerOptions,
     ) -> Result<Self, ServerError> {
-        let db = Arc::new(store().open(dir).unwrap());
+        Self::try_with(dir, &store(), port, options)
+    }
+
+    /// Serves a store that is opened with these options.
+    pub(crate) fn try_with(
+        dir: &Path,
+        store: &Options,
+        port: u16,
+        options: ServerOptions,
+    ) -> Result<Self, ServerError> {
+        let db = Arc::new(store.clone().open(dir).unwrap());
         let server = Server::bind(Arc::clone(&db), options.address("127.0.0.1", port))?;
         let (address, stop) = (server.address(), server.stop_handle());
         let (replica, dir) = (server.replica(), dir.to_owned());

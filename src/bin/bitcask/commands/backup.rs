@@ -37,6 +37,9 @@ pub(crate) fn backup(args: &BackupArgs, program: &mut Program) -> Result<Exit, F
     let db = open::writable(program)?;
     let report = copy(&db, &args.target)?;
     db.close()?;
+    if report.cancelled {
+        return Err(Failure::Interrupted);
+    }
     program.printer(Format::Table)?.report(&[
         ("segments", Figure::Count(report.segments)),
         ("linked", Figure::Count(report.linked)),
@@ -75,6 +78,7 @@ pub(crate) fn restore(args: &RestoreArgs, program: &mut Program) -> Result<Exit,
 /// Copies a store, with a progress bar. The call says nothing while it copies, so the bar shows how
 /// much has arrived.
 fn copy(db: &Bitcask, target: &Path) -> bitcask::Result<BackupReport> {
+    let _stoppable = StoppableWork::begin();
     let progress = Progress::bytes("copying", Some(db.stats().log_size));
     let (ended, wait) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -84,7 +88,7 @@ fn copy(db: &Bitcask, target: &Path) -> bitcask::Result<BackupReport> {
             }
         };
         scope.spawn(show);
-        let copied = db.backup(target);
+        let copied = db.backup_until(target, interrupt::requested_flag());
         drop(ended);
         copied
     })

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &BatchArgs, program: &mut Program) -> Result<Exit, Failu
     if let Some(client) = program.remote()? {
         client.write_opt(&batch, options)?;
     } else {
-        let db = open::writable_or_new(program, args.create)?;
+        let db = open::changeable_or_new(program, args.create)?;
         db.write_opt(&batch, options)?;
         db.close()?;
     }

@@ -16,7 +16,11 @@ pub(crate) struct ClearArgs {
 
 pub(crate) fn run(args: &ClearArgs, program: &mut Program) -> Result<Exit, Failure> {
     let dir = program.dir()?;
-    let keys = open::read_only(program)?.len()?;
+    let db = open::read_only(program)?;
+    // Nobody is asked about what is refused.
+    open::refuse_follower(&db)?;
+    let keys = db.len()?;
+    drop(db);
     let what = match keys {
         0 | 1 => units::count(keys, "key", "keys"),
         keys => format!("all {keys} keys"),
@@ -26,7 +30,7 @@ pub(crate) fn run(args: &ClearArgs, program: &mut Program) -> Result<Exit, Failu
         say("nothing was removed");
         return Ok(Exit::Absent);
     }
-    let db = open::writable(program)?;
+    let db = open::changeable(program)?;
     db.clear()?;
     db.close()?;
     Ok(Exit::Done)

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &DeleteArgs, program: &mut Program) -> Result<Exit, Fail
     if let Some(client) = program.remote()? {
         return Ok(delete(&client, &keys)?);
     }
-    let db = open::writable(program)?;
+    let db = open::changeable(program)?;
     let exit = delete(&db, &keys)?;
     db.close()?;
     Ok(exit)

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bitcask::{Expiry, Snapshot};
+use bitcask::{Expiry, Reader, Snapshot};
 use clap::{Args, ValueEnum};
 
 use crate::exit::Exit;
@@ -90,11 +90,16 @@ fn write(
 ) -> Result<u64, Failure> {
     let mut count = 0;
     rows.head().map_err(|error| rows.failed(&error))?;
-    for pair in snapshot.prefix(prefix) {
+    let mut entries = snapshot.prefix(prefix);
+    while let Some(entry) = entries.next_with_expiry() {
         interrupt::check()?;
-        let (key, value) = pair?;
-        let expires_at = match snapshot.expiry(&key)? {
-            Some(Expiry::At(time)) => Some(time),
+        let (key, value, expiry) = entry?;
+        // The store that gets the pairs does not follow.
+        if key == Reader::FOLLOW_KEY {
+            continue;
+        }
+        let expires_at = match expiry {
+            Expiry::At(time) => Some(time),
             _ => None,
         };
         rows.pair(&key, &value, expires_at).map_err(|error| rows.failed(&error))?;

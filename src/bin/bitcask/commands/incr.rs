@@ -28,7 +28,7 @@ pub(crate) fn run(args: &IncrArgs, program: &mut Program) -> Result<Exit, Failur
     let sum = if let Some(client) = program.remote()? {
         incr(&client, &key, args.by)?
     } else {
-        let db = open::writable_or_new(program, args.create)?;
+        let db = open::changeable_or_new(program, args.create)?;
         let sum = incr(&db, &key, args.by)?;
         db.close()?;
         sum

@@ -72,7 +72,7 @@ pub(crate) fn run(args: &PutArgs, program: &mut Program) -> Result<Exit, Failure
     let stored = if let Some(client) = program.remote()? {
         args.store(&client, &key, &value)?
     } else {
-        let db = open::writable_or_new(program, args.create)?;
+        let db = open::changeable_or_new(program, args.create)?;
         let stored = args.store(&db, &key, &value)?;
         db.close()?;
         stored

@@ -60,7 +60,7 @@ pub(crate) fn expire(args: &ExpireArgs, program: &mut Program) -> Result<Exit, F
     let found = if let Some(client) = program.remote()? {
         client.expire(&key, args.ttl)?
     } else {
-        let db = open::writable(program)?;
+        let db = open::changeable(program)?;
         let found = db.expire(&key, args.ttl)?;
         db.close()?;
         found
@@ -73,7 +73,7 @@ pub(crate) fn persist(args: &PersistArgs, program: &mut Program) -> Result<Exit,
     let found = if let Some(client) = program.remote()? {
         client.persist(&key)?
     } else {
-        let db = open::writable(program)?;
+        let db = open::changeable(program)?;
         let found = db.persist(&key)?;
         db.close()?;
         found

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use bitcask::client::{Client, RemoteChanges};
-use bitcask::{Change, Changes, Operation, Position, ReadOnly};
+use bitcask::{Change, Changes, Operation, Position, ReadOnly, Reader};
 use clap::Args;
 
 use crate::exit::Exit;
@@ -112,8 +112,11 @@ fn follow(
     while left > 0 {
         interrupt::check()?;
         if let Some(change) = changes.try_recv()? {
-            print(printer, &change)?;
-            left -= 1;
+            // A store that gets the changes does not follow.
+            if change.key != Reader::FOLLOW_KEY {
+                print(printer, &change)?;
+                left -= 1;
+            }
         } else if !db.refresh()? {
             // Nobody should wait for a change that was made.
             printer.flush()?;

@@ -114,7 +114,7 @@ fn dir(chosen: Option<PathBuf>, configured: String) -> PathBuf {
 /// Opens the store for writing. The old programs create it whenever it is missing.
 fn writable(dir: &Path) -> Result<Bitcask, OldFailure> {
     let options = Settings::load(None)?.options()?;
-    Ok(open::create_at(dir, options)?)
+    Ok(open::unless_it_follows(open::create_at(dir, options)?)?)
 }
 
 /// Opens the store for reading, or returns `None` if it does not exist yet.

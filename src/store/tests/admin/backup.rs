@@ -2,6 +2,7 @@
 //! or a power cut.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::options::{MergeOptions, WriteOptions};
 use crate::stats::{MergeProgress, Stats};
@@ -170,6 +171,43 @@ fn clearing_a_store_keeps_its_backup() {
         }
     }
     check(&open_backup(&lab.powered_off(|_| false)), &expected);
+}
+
+/// The flag is set at each of the reads of a backup in turn. Whatever the backup has got by then is
+/// removed, unless it was complete.
+#[test]
+fn a_backup_that_is_given_up_leaves_nothing() {
+    for links in [true, false] {
+        let (mut at, mut cancelled) = (0, 0);
+        loop {
+            let lab = lab(links);
+            let (db, expected) = filled(&lab);
+            let before = files(&lab.twin);
+            let stop = Arc::new(AtomicBool::new(false));
+            let (mut left, flag) = (at, Arc::clone(&stop));
+            let count = move |_: Option<&Path>| match left {
+                0 => flag.store(true, Ordering::SeqCst),
+                _ => left -= 1,
+            };
+            let backup = || db.backup_until(TARGET, &stop).unwrap();
+            let report = lab.twin.with_interference(count, backup);
+            if !report.cancelled {
+                // The flag was set too late, or not at all.
+                check(&open_backup(&lab), &expected);
+                break;
+            }
+            cancelled += 1;
+            assert_eq!((report.segments, report.size), (0, 0));
+            assert!(!lab.twin.exists(Path::new(TARGET)), "after {at} reads");
+            assert_eq!(files(&lab.twin), before);
+            check(&db, &expected);
+            // The next one succeeds.
+            assert!(!db.backup(TARGET).unwrap().cancelled);
+            check(&open_backup(&lab), &expected);
+            at += 1;
+        }
+        assert!(cancelled > 3, "{cancelled}");
+    }
 }
 
 #[test]

@@ -3,4 +3,5 @@
 pub(crate) mod feed;
 pub(crate) mod follow;
 pub(crate) mod kept;
+mod leases;
 pub(crate) mod waiting;

@@ -6,12 +6,12 @@ mod store;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask};
+use bitcask::{Batch, Bitcask, Reader};
 use clap::Args;
 
 use super::export::FileForm;
 use crate::exit::Exit;
-use crate::failure::{Failure, say};
+use crate::failure::{Failure, say, warn};
 use crate::input::Source;
 use crate::interrupt::{self, StoppableWork};
 use crate::open;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
     let options = program.settings()?.options()?;
     let limits = SizeLimits::of(&options);
     let batch_size = BATCH_SIZE.min(options.get_segment_size() / 4);
-    let db = open::writable_or_new(program, true)?;
+    let db = open::changeable_or_new(program, true)?;
     let mut importing = TextImport {
         db: &db,
         base64,
@@ -74,6 +74,7 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
         progress: Progress::bytes("importing", source.size()),
         put: 0,
         deleted: 0,
+        has_skipped: false,
         position: None,
     };
     let imported = {
@@ -137,6 +138,8 @@ struct TextImport<'a> {
     put: u64,
     deleted: u64,
     position: Option<String>,
+    /// Whether the source had a follower's note about its leader.
+    has_skipped: bool,
 }
 
 impl TextImport<'_> {
@@ -145,10 +148,16 @@ impl TextImport<'_> {
     fn add(&mut self, read: RecordedLine, done: u64) -> Result<(), Failure> {
         interrupt::check()?;
         let RecordedLine { change, position } = read;
-        let size = match &change {
-            RecordedChange::Put { key, value, .. } => key.len() + value.len(),
-            RecordedChange::Delete { key } => key.len(),
+        let (key, size) = match &change {
+            RecordedChange::Put { key, value, .. } => (key, key.len() + value.len()),
+            RecordedChange::Delete { key } => (key, key.len()),
         };
+        if key == Reader::FOLLOW_KEY {
+            if !std::mem::replace(&mut self.has_skipped, true) {
+                warn("skipped the key \\0follow, which says what another store follows");
+            }
+            return Ok(());
+        }
         if self.batch.size().saturating_add(size as u64) > self.batch_size {
             self.flush()?;
         }

@@ -63,7 +63,7 @@ pub(super) fn import(
     program: &mut Program,
 ) -> Result<Exit, Failure> {
     foreign.check(dir)?;
-    let db = open::writable_or_new(program, true)?;
+    let db = open::changeable_or_new(program, true)?;
     let imported = {
         let _stoppable = StoppableWork::begin();
         let progress = Progress::bytes("importing", Some(0));
