@@ -80,6 +80,30 @@ def test_a_callback_can_start_the_scheduler_anew(tmp_path):
         assert schedulers() == []
 
 
+def test_stopping_waits_for_a_thread_that_the_callback_has_started_meanwhile(tmp_path):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def restart(result):
+        entered.set()
+        assert go_on.wait(60)
+        scheduler.stop()
+        scheduler.start()
+
+    with Bitcask(tmp_path) as store:
+        waste(store)
+        scheduler = store.start_auto_compaction(3600, 0.5, restart)
+        scheduler.interval_seconds = 1e-3
+        assert entered.wait(60)
+        run = scheduler._run
+        stopper = threading.Thread(target=scheduler.stop)
+        stopper.start()
+        while not run.is_ending:
+            pass
+        go_on.set()
+        stopper.join()
+        assert not scheduler.is_running and schedulers() == []
+
+
 # The store stayed open, and nobody could reach it any more.
 def test_a_store_can_be_forgotten_within_its_own_transaction(tmp_path):
     class Holder:

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
@@ -55,14 +56,20 @@ class _Run:
 
     def _compact(self) -> None:
         while not self.is_ending and self._bitcask() is not None:
-            try:
-                self._changes.get(timeout=min(self._settings.interval, threading.TIMEOUT_MAX))
-            except queue.Empty:
+            if self._is_time():
                 bitcask = self._bitcask()
                 if bitcask is None or bitcask._lease.is_released:
                     return
-                _compact(bitcask, self._settings, force=False)
+                _compact(bitcask, self._settings, in_background=True)
                 del bitcask
+
+    def _is_time(self) -> bool:
+        """Waits for the next check. Returns whether it is due, or something has changed before."""
+        try:
+            self._changes.get(timeout=min(self._settings.interval, threading.TIMEOUT_MAX))
+        except queue.Empty:
+            return True
+        return False
 
 
 class CompactionScheduler:
@@ -140,32 +147,37 @@ class CompactionScheduler:
 
         Called by the callback, it returns at once, and the thread ends after the callback.
         """
-        run = self._current()
-        if run is None:
-            return True
-        run.end()
-        if run.thread is not threading.current_thread():
-            run.thread.join(timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        # More than one, if the callback starts another thread meanwhile.
+        while (run := self._current()) is not None:
+            run.end()
+            if run.thread is threading.current_thread():
+                with self._lock:
+                    if self._run is run:
+                        self._run = None
+                return True
+            run.thread.join(None if end is None else max(0.0, end - time.monotonic()))
             if run.thread.is_alive():
                 log.warning("compaction has not ended within %s seconds", timeout)
                 return False
-        with self._lock:
-            if self._run is run:
-                self._run = None
         return True
 
     def trigger_compaction(self, force: bool = False) -> Optional[dict[str, Any]]:
         """Compacts now if that is worthwhile, or in any case. Returns what was done, or ``None``."""
-        return _compact(self._bitcask, self._settings, force)
+        return _compact(self._bitcask, self._settings, force=force)
 
 
-def _compact(bitcask: Bitcask, settings: _Settings, force: bool) -> Optional[dict[str, Any]]:
+def _compact(
+    bitcask: Bitcask, settings: _Settings, *, force: bool = False, in_background: bool = False
+) -> Optional[dict[str, Any]]:
     try:
         if not force and not bitcask.should_compact(settings.threshold):
             return None
         result = bitcask.compact(settings.threshold, force)
     except Exception:
-        log.exception("compaction has failed")
+        # The program may close the store at any time, and at its end without stopping this.
+        if not (in_background and bitcask._lease.is_released):
+            log.exception("compaction has failed")
         return None
     if result["performed"] and settings.callback is not None:
         try:
