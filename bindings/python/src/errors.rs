@@ -1,5 +1,5 @@
 //! Turns the store's errors into exceptions: the classes of `bitcask._errors`, with the messages of
-//! the Rust errors.
+//! the Rust errors, except those that advise what only Rust has.
 
 use bitcask::Error;
 use pyo3::exceptions::PyRuntimeError;
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 pub(crate) fn raise(error: Error) -> PyErr {
     Python::attach(|py| {
-        let raised = exception(py, class_name(&error), &error.to_string());
+        let raised = exception(py, class_name(&error), &message(&error));
         if let Some(code) = os_code(&error) {
             // Without it, the exception is still the right one.
             let _ = raised.value(py).setattr("errno", code);
@@ -36,6 +36,17 @@ fn exception(py: Python<'_>, class: &str, message: &str) -> PyErr {
     match raised {
         Ok(raised) => PyErr::from_value(raised),
         Err(_) => PyRuntimeError::new_err(message.to_owned()),
+    }
+}
+
+fn message(error: &Error) -> String {
+    match error {
+        Error::NotFound { path, .. } => format!(
+            "there is no store at {}; `bitcask.open` creates one unless it is called with \
+             `create=False` or `read_only=True`",
+            path.display()
+        ),
+        error => error.to_string(),
     }
 }
 

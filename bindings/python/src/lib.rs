@@ -11,17 +11,20 @@ mod errors;
 mod gate;
 mod input;
 mod options;
+mod origin;
 mod reports;
 mod scan;
 mod snapshot;
 mod store;
 mod transaction;
+mod transaction_scan;
 
 use pyo3::prelude::*;
 
 /// The native module. `bitcask/_bitcask.pyi` describes what it has.
 #[pymodule]
 fn _bitcask(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    origin::watch_forks(module)?;
     module.add_class::<store::NativeStore>()?;
     module.add_class::<snapshot::NativeSnapshot>()?;
     module.add_class::<batch::NativeBatch>()?;

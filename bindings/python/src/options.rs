@@ -1,5 +1,7 @@
 //! Reads the options of `bitcask.open`.
 
+use std::time::Duration;
+
 use bitcask::{Compression, MergePolicy, Options, SyncPolicy};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -7,6 +9,9 @@ use pyo3::types::PyDict;
 
 use crate::errors::invalid;
 use crate::input::duration;
+
+/// The shortest interval between syncs. The store refuses it too, but names the options of Rust.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// How a store is to be opened.
 pub(crate) struct Opening {
@@ -58,7 +63,17 @@ fn sync_policy(value: &Bound<'_, PyAny>) -> PyResult<SyncPolicy> {
         Ok(name) => Err(invalid(&format!(
             "`sync` is {name:?}: it can be \"always\", \"never\", or an interval in seconds"
         ))),
-        Err(_) => Ok(SyncPolicy::Interval(duration(value, "sync")?)),
+        Err(_) => {
+            let interval = duration(value, "sync")?;
+            if interval < SYNC_INTERVAL_MIN {
+                return Err(invalid(&format!(
+                    "`sync` is {} seconds: an interval must be at least a millisecond; use \
+                     `sync=\"always\"`",
+                    interval.as_secs_f64()
+                )));
+            }
+            Ok(SyncPolicy::Interval(interval))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::errors::{invalid, raise};
 use crate::input::octets;
+use crate::origin::Origin;
 
 /// Both ends of a range of keys.
 pub(crate) type Ends = (End<Vec<u8>>, End<Vec<u8>>);
@@ -90,6 +91,7 @@ impl Steps {
 /// An iterator over a snapshot. It outlives the store.
 #[pyclass(frozen, module = "bitcask._bitcask", name = "Scan")]
 pub(crate) struct NativeScan {
+    origin: Origin,
     steps: Mutex<Steps>,
     part: Part,
     is_reverse: bool,
@@ -104,7 +106,7 @@ impl NativeScan {
             (_, Extent::Within(ends)) => Steps::Pairs(snapshot.range(ends)),
             (_, Extent::Prefix(prefix)) => Steps::Pairs(snapshot.prefix(prefix)),
         };
-        Self { steps: Mutex::new(steps), part, is_reverse }
+        Self { origin: Origin::here(), steps: Mutex::new(steps), part, is_reverse }
     }
 }
 
@@ -115,6 +117,7 @@ impl NativeScan {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.origin.check()?;
         let next = py.detach(|| {
             self.steps.lock().unwrap_or_else(PoisonError::into_inner).next(self.is_reverse)
         });

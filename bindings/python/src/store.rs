@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bitcask::import::{self, ImportOptions, ImportReport};
-use bitcask::{Bitcask, MergeOptions, ReadOnly, Reader, Result, TransactionOptions, Ttl, Value};
+use bitcask::{Bitcask, MergeOptions, ReadOnly, Reader, Result, Ttl, Value};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -13,8 +13,8 @@ use crate::errors::{invalid, raise};
 use crate::gate::{Gate, Opened};
 use crate::input::{duration, keys, octets, write_options};
 use crate::options::Opening;
+use crate::reports;
 use crate::scan::{Extent, NativeScan, Part, ends};
-use crate::{reports, transaction};
 
 /// An open store, for reading and writing or read-only.
 #[pyclass(frozen, subclass, module = "bitcask._bitcask", name = "Store")]
@@ -42,23 +42,16 @@ impl NativeStore {
         py: Python<'_>,
         read: impl FnOnce(&Reader) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let call = self.gate.enter()?;
-        let reader = call.reader();
-        py.detach(|| read(reader)).map_err(raise)
+        self.gate.call(py, |opened| read(opened.reader()))
     }
 
-    fn write<T: Send>(
+    /// Calls a store that was opened for writing, without the interpreter's lock.
+    pub(crate) fn write<T: Send>(
         &self,
         py: Python<'_>,
         write: impl FnOnce(&Bitcask) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let call = self.gate.enter()?;
-        let db = call.writer().map_err(raise)?;
-        py.detach(|| write(db)).map_err(raise)
-    }
-
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+        self.gate.call(py, |opened| write(opened.writer()?))
     }
 
     fn scan(
@@ -212,23 +205,6 @@ impl NativeStore {
         self.write(py, |db| db.write_opt(&changes, options))
     }
 
-    fn _transaction(
-        &self,
-        py: Python<'_>,
-        function: &Bound<'_, PyAny>,
-        class: &Bound<'_, PyAny>,
-        attempts: u32,
-        durable: Option<bool>,
-    ) -> PyResult<Py<PyAny>> {
-        let mut options = TransactionOptions::new().attempts(attempts);
-        if let Some(durable) = durable {
-            options = options.durable(durable);
-        }
-        let call = self.gate.enter()?;
-        let db = call.writer().map_err(raise)?;
-        transaction::run(py, db, self.address(), options, (function, class))
-    }
-
     fn ttl(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
         let wanted = octets(key, "key")?;
         match self.read(py, |reader| reader.ttl(wanted))? {
@@ -302,7 +278,7 @@ impl NativeStore {
     /// `shelve` calls this for read-only stores too, which have nothing to sync.
     fn sync(&self, py: Python<'_>) -> PyResult<()> {
         if self.is_read_only {
-            return self.gate.enter().map(drop);
+            return self.read(py, |_| Ok(()));
         }
         self.write(py, Bitcask::sync)
     }
@@ -327,13 +303,10 @@ impl NativeStore {
 
     /// Lets a read-only store catch up with its writer. Another one is always up to date.
     fn refresh(&self, py: Python<'_>) -> PyResult<bool> {
-        let call = self.gate.enter()?;
-        let opened = &*call;
-        let refresh = || match opened {
+        self.gate.call(py, |opened| match opened {
             Opened::Follower(db) => db.refresh(),
             Opened::Writer(_) => Ok(false),
-        };
-        py.detach(refresh).map_err(raise)
+        })
     }
 
     #[pyo3(signature = (system, path, *, overwrite = true, plain_strings = false))]
@@ -380,9 +353,6 @@ impl NativeStore {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if transaction::is_within(self.address()) {
-            return Err(invalid("a store can't be closed within its own transaction"));
-        }
         self.gate.close(py)
     }
 }

@@ -1,98 +1,80 @@
-//! Transactions: a function of Python that the store runs, and runs again on a conflict.
+//! Transactions: what a function of Python reads and writes, until it is committed.
 //!
-//! - The store lends the transaction to this thread while the function runs. The object that the
-//!   function receives holds only a number, by which it finds the transaction again. So it is of no
-//!   use once the function has returned, or in another thread.
-//! - An exception of the function discards all writes, and is raised by the call.
+//! - The object owns the transaction. No frame of Rust is on the stack while the function runs, so
+//!   the function may switch to another greenlet, which takes the stack away, and no call of the
+//!   store waits for it.
+//! - Once the function has returned, the object is of no use.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::ops::Bound as End;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bitcask::{Bitcask, Result, Transaction, TransactionOptions, TransactionRange, Ttl, Value};
+use bitcask::{Result, Transaction, TransactionOptions, Ttl};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use scoped_tls_hkt::scoped_thread_local;
 
 use crate::errors::{invalid, raise};
 use crate::input::{octets, write_options};
-use crate::scan::{Ends, Part, ends};
+use crate::origin::Origin;
+use crate::scan::{Part, ends};
+use crate::store::NativeStore;
+use crate::transaction_scan::{NativeTransactionScan, Progress, prefix_ends};
 
-scoped_thread_local!(static mut RUNNING: Transaction);
-
-thread_local! {
-    /// The transactions of this thread, the innermost last, each with the address of its store.
-    static STACK: RefCell<Vec<(u64, usize)>> = const { RefCell::new(Vec::new()) };
+/// A transaction, shared by the object that the function has received and its iterators.
+pub(crate) struct Held {
+    origin: Origin,
+    /// `None` once the transaction has ended. Locked only without the interpreter's lock.
+    running: Mutex<Option<Running>>,
 }
 
-/// Numbers transactions.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// A transaction that has not ended.
+pub(crate) struct Running {
+    pub(crate) transaction: Transaction,
+    /// The iterators that may have read ahead.
+    pub(crate) scans: Vec<Weak<Mutex<Progress>>>,
+}
 
-/// Maximum number of pairs that a scan of a transaction reads ahead.
-const AHEAD_MAX: usize = 64;
-
-/// Puts a transaction on this thread's stack until it is dropped.
-struct Entered(u64);
-
-impl Entered {
-    fn new(store: usize) -> Self {
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        STACK.with_borrow_mut(|stack| stack.push((id, store)));
-        Self(id)
+impl Running {
+    /// Makes the iterators forget what they have read ahead and the transaction has changed: one
+    /// key, or any.
+    fn note_change(&mut self, key: Option<&[u8]>) {
+        self.scans.retain(|scan| {
+            let Some(scan) = scan.upgrade() else { return false };
+            scan.lock().unwrap_or_else(PoisonError::into_inner).note_change(key);
+            true
+        });
     }
 }
 
-impl Drop for Entered {
-    fn drop(&mut self) {
-        STACK.with_borrow_mut(Vec::pop);
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the transaction without the interpreter's lock.
+    pub(crate) fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        run: impl FnOnce(&mut Running) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        self.origin.check()?;
+        let result = py.detach(|| self.lock().as_mut().map(run));
+        result.ok_or_else(has_ended)?.map_err(raise)
+    }
+
+    fn take(&self, py: Python<'_>) -> PyResult<Option<Running>> {
+        self.origin.check()?;
+        Ok(py.detach(|| self.lock().take()))
     }
 }
 
-/// Returns whether this thread runs a transaction of a store.
-pub(crate) fn is_within(store: usize) -> bool {
-    STACK.with_borrow(|stack| stack.iter().any(|(_, other)| *other == store))
-}
-
-/// Runs a function in a transaction, until it commits or fails. `class` is what it receives.
-pub(crate) fn run(
-    py: Python<'_>,
-    db: &Bitcask,
-    store: usize,
-    options: TransactionOptions,
-    (function, class): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
-) -> PyResult<Py<PyAny>> {
-    let (function, class) = (function.clone().unbind(), class.clone().unbind());
-    let mut outcome: Option<PyResult<Py<PyAny>>> = None;
-    let committed = py.detach(|| {
-        db.transaction_opt(options, |transaction| {
-            let entered = Entered::new(store);
-            let id = entered.0;
-            RUNNING.set(transaction, || {
-                Python::attach(|py| {
-                    let call = || function.call1(py, (class.call1(py, (id,))?,));
-                    outcome = Some(call());
-                });
-            });
-            if matches!(outcome, Some(Err(_))) {
-                transaction.rollback();
-            }
-            Ok(())
-        })
-    });
-    match outcome {
-        Some(Err(raised)) => Err(raised),
-        Some(Ok(value)) => committed.map(|()| value).map_err(raise),
-        None => committed.map(|()| py.None()).map_err(raise),
-    }
+fn has_ended() -> PyErr {
+    invalid("the transaction has ended")
 }
 
 /// What a function receives that runs in a transaction.
 #[pyclass(frozen, subclass, module = "bitcask._bitcask", name = "Transaction")]
 pub(crate) struct NativeTransaction {
-    id: u64,
+    held: Arc<Held>,
 }
 
 impl NativeTransaction {
@@ -101,29 +83,55 @@ impl NativeTransaction {
         py: Python<'_>,
         run: impl FnOnce(&mut Transaction) -> Result<T> + Send,
     ) -> PyResult<T> {
-        with(py, self.id, run)
+        self.held.with(py, |running| run(&mut running.transaction))
     }
-}
 
-fn with<T: Send>(
-    py: Python<'_>,
-    id: u64,
-    run: impl FnOnce(&mut Transaction) -> Result<T> + Send,
-) -> PyResult<T> {
-    let innermost = STACK.with_borrow(|stack| stack.last().map(|(innermost, _)| *innermost));
-    if innermost != Some(id) {
-        return Err(invalid(
-            "the transaction has ended, belongs to another thread, or waits for one within it",
-        ));
+    /// Changes a key, or forgets all changes.
+    fn change(
+        &self,
+        py: Python<'_>,
+        key: Option<&[u8]>,
+        change: impl FnOnce(&mut Transaction) + Send,
+    ) -> PyResult<()> {
+        self.held.with(py, |running| {
+            change(&mut running.transaction);
+            running.note_change(key);
+            Ok(())
+        })
     }
-    py.detach(|| RUNNING.with(run)).map_err(raise)
 }
 
 #[pymethods]
 impl NativeTransaction {
     #[new]
-    fn new(id: u64) -> Self {
-        Self { id }
+    fn new(py: Python<'_>, store: &NativeStore) -> PyResult<Self> {
+        let transaction = store.write(py, |db| Ok(db.begin()))?;
+        let running = Mutex::new(Some(Running { transaction, scans: Vec::new() }));
+        Ok(Self { held: Arc::new(Held { origin: Origin::here(), running }) })
+    }
+
+    /// Ends the transaction. Returns whether its writes took effect; if not, others have changed
+    /// what it has read.
+    fn _commit(
+        &self,
+        py: Python<'_>,
+        store: &NativeStore,
+        durable: Option<bool>,
+    ) -> PyResult<bool> {
+        let running = self.held.take(py)?.ok_or_else(has_ended)?;
+        let mut options = TransactionOptions::new();
+        if let Some(durable) = durable {
+            options = options.durable(durable);
+        }
+        store.write(py, |db| db.commit(running.transaction, options))
+    }
+
+    /// Ends the transaction without an effect, unless it has ended.
+    fn _end(&self, py: Python<'_>) {
+        // In a forked process, the parent ends it.
+        if let Ok(running) = self.held.take(py) {
+            py.detach(|| drop(running));
+        }
     }
 
     fn __getitem__<'py>(
@@ -182,25 +190,18 @@ impl NativeTransaction {
     ) -> PyResult<()> {
         let options = write_options(ttl, expires_at, keep_ttl, None)?;
         let (key, value) = (octets(key, "key")?, octets(value, "value")?);
-        self.with(py, |transaction| {
-            transaction.put_opt(key, value, options);
-            Ok(())
-        })
+        let (key, value) = (key.as_ref(), value.as_ref());
+        self.change(py, Some(key), |transaction| transaction.put_opt(key, value, options))
     }
 
     fn delete(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let key = octets(key, "key")?;
-        self.with(py, |transaction| {
-            transaction.delete(key);
-            Ok(())
-        })
+        let key = key.as_ref();
+        self.change(py, Some(key), |transaction| transaction.delete(key))
     }
 
     fn rollback(&self, py: Python<'_>) -> PyResult<()> {
-        self.with(py, |transaction| {
-            transaction.rollback();
-            Ok(())
-        })
+        self.change(py, None, Transaction::rollback)
     }
 
     fn ttl(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
@@ -212,9 +213,10 @@ impl NativeTransaction {
         }
     }
 
-    #[pyo3(signature = (part, start, stop, include_start, include_stop, reverse))]
+    #[expect(clippy::too_many_arguments, reason = "only the package itself calls it")]
     fn _scan(
         &self,
+        py: Python<'_>,
         part: &str,
         start: Option<&Bound<'_, PyAny>>,
         stop: Option<&Bound<'_, PyAny>>,
@@ -223,96 +225,17 @@ impl NativeTransaction {
         reverse: bool,
     ) -> PyResult<NativeTransactionScan> {
         let ends = ends(start, stop, include_start, include_stop)?;
-        Ok(NativeTransactionScan::new(self.id, Part::read(part)?, ends, reverse))
+        NativeTransactionScan::new(py, &self.held, Part::read(part)?, ends, reverse)
     }
 
     fn _scan_prefix(
         &self,
+        py: Python<'_>,
         part: &str,
         prefix: &Bound<'_, PyAny>,
         reverse: bool,
     ) -> PyResult<NativeTransactionScan> {
         let ends = prefix_ends(octets(prefix, "prefix")?.as_ref());
-        Ok(NativeTransactionScan::new(self.id, Part::read(part)?, ends, reverse))
-    }
-}
-
-/// Returns the range of all keys with a prefix.
-fn prefix_ends(prefix: &[u8]) -> Ends {
-    // The lowest key above all of them is the prefix with its last byte that can rise raised.
-    let mut above = prefix.to_vec();
-    while let Some(last) = above.pop() {
-        if let Some(raised) = last.checked_add(1) {
-            above.push(raised);
-            return (End::Included(prefix.to_vec()), End::Excluded(above));
-        }
-    }
-    (End::Included(prefix.to_vec()), End::Unbounded)
-}
-
-/// An iterator over keys and values in a transaction.
-///
-/// A range of the store borrows the transaction, so this asks for a new one from time to time, and
-/// reads a little ahead: as many pairs as it has returned, up to a maximum. What it has read counts
-/// as read by the transaction.
-#[pyclass(frozen, module = "bitcask._bitcask", name = "TransactionScan")]
-pub(crate) struct NativeTransactionScan {
-    id: u64,
-    part: Part,
-    is_reverse: bool,
-    progress: Mutex<Progress>,
-}
-
-struct Progress {
-    /// What has not been read yet.
-    rest: Ends,
-    ahead: VecDeque<(Value, Value)>,
-    /// How many pairs to read next, or 0 at the end.
-    count: usize,
-}
-
-impl Progress {
-    fn read(&mut self, transaction: &Transaction, is_reverse: bool) -> Result<()> {
-        let mut range = transaction.range(&self.rest);
-        let step = if is_reverse { TransactionRange::next_back } else { TransactionRange::next };
-        while self.ahead.len() < self.count {
-            let Some(pair) = step(&mut range).transpose()? else {
-                self.count = 0;
-                return Ok(());
-            };
-            self.ahead.push_back(pair);
-        }
-        if let Some((key, _)) = self.ahead.back() {
-            let passed = End::Excluded(key.to_vec());
-            if is_reverse { self.rest.1 = passed } else { self.rest.0 = passed }
-        }
-        self.count = (self.count * 2).min(AHEAD_MAX);
-        Ok(())
-    }
-}
-
-impl NativeTransactionScan {
-    fn new(id: u64, part: Part, rest: Ends, is_reverse: bool) -> Self {
-        let progress = Mutex::new(Progress { rest, ahead: VecDeque::new(), count: 1 });
-        Self { id, part, is_reverse, progress }
-    }
-}
-
-#[pymethods]
-impl NativeTransactionScan {
-    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        this
-    }
-
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let found = with(py, self.id, |transaction| {
-            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            if progress.ahead.is_empty() && progress.count > 0 {
-                progress.read(transaction, self.is_reverse)?;
-            }
-            Ok(progress.ahead.pop_front())
-        })?;
-        let Some((key, value)) = found else { return Ok(None) };
-        self.part.of(py, (&key, &value)).map(Some)
+        NativeTransactionScan::new(py, &self.held, Part::read(part)?, ends, reverse)
     }
 }

@@ -175,6 +175,12 @@ def test_the_environment_has_options(tmp_path, monkeypatch):
         open_store(tmp_path)
 
 
+@pytest.mark.parametrize("seconds", [0, 1e-4, -1])
+def test_an_interval_that_is_too_short_is_refused(tmp_path, seconds):
+    with pytest.raises(ValueError, match="`fsync_interval` is .*`sync=True`"):
+        open_store(tmp_path, fsync_interval=seconds)
+
+
 def test_close_store_closes_all(tmp_path):
     stores = [open_store(tmp_path / name) for name in "ab"]
     close_store(stores[0])
@@ -247,6 +253,27 @@ def test_an_import_that_was_interrupted_is_completed(tmp_path):
     with open_store(tmp_path) as store:
         assert store.get("a") == "1"
     assert not (tmp_path / "bitcask.importing").exists()
+
+
+# The old files were imported, and then could not be moved to where they belong.
+@pytest.mark.parametrize("kind", ["directory", "file", "link"])
+def test_an_import_does_not_begin_without_a_place_for_the_store(tmp_path, kind):
+    SegmentManager(str(tmp_path)).append(record("a", "1"))
+    place = tmp_path / "bitcask"
+    if kind == "directory":
+        place.mkdir()
+        (place / "notes.txt").write_text("mine")
+    elif kind == "file":
+        place.write_text("mine")
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(bitcask.StorageError, match="bitcask is no store.*move it away"):
+        open_store(tmp_path)
+    assert not (tmp_path / "bitcask.importing").exists()
+    place.rename(tmp_path / "moved")
+    place.mkdir()
+    with open_store(tmp_path) as store:
+        assert store.get("a") == "1"
 
 
 def test_what_is_torn_is_logged(tmp_path, caplog):

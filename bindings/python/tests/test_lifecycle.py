@@ -6,7 +6,6 @@ import os
 import shelve
 import subprocess
 import sys
-import threading
 import warnings
 
 import pytest
@@ -36,35 +35,6 @@ def test_a_closed_store_refuses_every_call(path):
         with pytest.raises(bitcask.Closed, match="the store is closed"):
             call()
     db.close()
-
-
-def test_closing_waits_for_calls_of_other_threads(db):
-    started, go_on = threading.Event(), threading.Event()
-
-    def slow(tx):
-        started.set()
-        assert go_on.wait(60)
-        tx[b"a"] = b"1"
-
-    worker = threading.Thread(target=db.transaction, args=(slow,))
-    worker.start()
-    assert started.wait(60)
-    closer = threading.Thread(target=db.close)
-    closer.start()
-    while not db.closed:
-        pass
-    assert closer.is_alive()
-    go_on.set()
-    worker.join()
-    closer.join()
-    with bitcask.open(db.path, create=False) as again:
-        assert again == {b"a": b"1"}
-
-
-def test_a_store_is_not_closed_within_its_own_transaction(db):
-    with pytest.raises(bitcask.InvalidInput, match="within its own transaction"):
-        db.transaction(lambda tx: db.close())
-    assert not db.closed
 
 
 def test_a_store_that_is_forgotten_is_closed_with_a_warning(path):
@@ -152,6 +122,15 @@ def test_an_option_that_is_wrong_is_named(path, options):
         bitcask.open(path, **options)
 
 
+# The messages told users of Python to use names of Rust.
+def test_messages_name_what_python_has(path):
+    with pytest.raises(bitcask.NotFound, match="`bitcask.open` creates one unless") as absent:
+        bitcask.open(path, create=False)
+    with pytest.raises(bitcask.InvalidInput, match='`sync` is 0.*use `sync="always"`') as short:
+        bitcask.open(path, sync=0)
+    assert "::" not in f"{absent.value} {short.value}"
+
+
 def test_an_option_that_does_not_exist_is_refused(path):
     with pytest.raises(TypeError):
         bitcask.open(path, speed="high")
@@ -232,29 +211,6 @@ def test_a_backup_is_a_store(db, tmp_path):
         assert copy == {b"a": b"1"}
     with pytest.raises(bitcask.InvalidInput, match="cannot copy the store"):
         db.backup(tmp_path / "copy")
-
-
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_a_store_belongs_to_the_process_that_opened_it(db):
-    db[b"a"] = b"1"
-    child = os.fork()
-    if child == 0:
-        # An assertion would end in the parent's test run.
-        code = 1
-        try:
-            db.get(b"a")
-        except bitcask.Forked:
-            code = 2
-            try:
-                db.put(b"b", b"")
-            except RuntimeError:
-                code = 3
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 3
-    db[b"b"] = b"2"
-    assert list(db) == [b"a", b"b"]
 
 
 def test_a_shelf_keeps_objects(path):

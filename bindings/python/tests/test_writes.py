@@ -181,40 +181,6 @@ def test_a_transaction_is_a_mapping(db):
     assert db == {b"z": b"26"}
 
 
-def test_a_transaction_is_of_no_use_elsewhere(db, tmp_path):
-    kept = []
-    db.transaction(kept.append)
-    with pytest.raises(bitcask.InvalidInput, match="has ended"):
-        kept[0].get(b"a")
-
-    def in_thread(tx):
-        raised = []
-
-        def call():
-            try:
-                tx.get(b"a")
-            except bitcask.InvalidInput as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=call)
-        thread.start()
-        thread.join()
-        return raised
-
-    assert len(db.transaction(in_thread)) == 1
-
-    with bitcask.open(tmp_path / "other") as other:
-
-        def outer(tx):
-            with pytest.raises(bitcask.InvalidInput):
-                other.transaction(lambda inner: tx.get(b"a"))
-            other.transaction(lambda inner: inner.put(b"inner", b""))
-            tx[b"outer"] = b""
-
-        db.transaction(outer)
-        assert list(db) == [b"outer"] and list(other) == [b"inner"]
-
-
 def test_threads_that_count_lose_nothing(db):
     db[b"count"] = b"0"
 

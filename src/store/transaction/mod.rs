@@ -11,6 +11,7 @@
 //! - A transaction that writes nothing takes effect at its snapshot and never runs twice.
 //! - No lock is held while a caller's closure runs.
 
+mod held;
 mod range;
 mod reads;
 mod ttl;

@@ -15,7 +15,7 @@ import threading
 import weakref
 from typing import Any, Optional
 
-from ._errors import Closed
+from ._errors import Closed, StorageError
 from ._store import Store, _close_quietly
 
 # What the segments of the older systems are called.
@@ -35,6 +35,15 @@ class _Shared:
 
 # Reentrant, because a garbage collection can release a lease at any point.
 _lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """Replaces the lock in a forked process, where the thread that holds it may not exist."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 # By process and directory: a forked process has none of its parent's stores.
 _shared: dict[tuple[int, str], _Shared] = {}
 
@@ -84,12 +93,14 @@ def _release(shared: _Shared, quietly: bool = True) -> None:
         shared.users -= 1
         if shared.users > 0:
             return
-        if _shared.get(shared.key) is shared:
-            del _shared[shared.key]
-        if quietly:
-            _close_quietly(shared.store)
-        else:
-            shared.store.close()
+        try:
+            if quietly:
+                _close_quietly(shared.store)
+            else:
+                shared.store.close()
+        finally:
+            if _shared.get(shared.key) is shared:
+                del _shared[shared.key]
 
 
 def moved_in(directory: str, system: str) -> str:
@@ -110,6 +121,7 @@ def _is_store(directory: str) -> bool:
 
 
 def _import(directory: str, system: Any, inner: str) -> None:
+    _check_room(inner, system)
     unfinished = os.path.join(directory, UNFINISHED)
     with Store(unfinished) as db:
         report = db.import_from(system, directory)
@@ -121,6 +133,22 @@ def _import(directory: str, system: Any, inner: str) -> None:
             raise
     _sync(directory)
     _tell(directory, system, report)
+
+
+def _check_room(inner: str, system: str) -> None:
+    """Raises ``StorageError`` if something else lies where the imported store is to lie."""
+    try:
+        is_free = not os.listdir(inner)
+    except FileNotFoundError:
+        is_free = not os.path.lexists(inner)
+    except NotADirectoryError:
+        is_free = False
+    # Another process may have imported the files by now.
+    if not is_free and not _is_store(inner):
+        raise StorageError(
+            f"{inner} is no store; nothing was changed, but the files of {system} beside it are to be "
+            f"imported to this place, so move it away"
+        )
 
 
 def _sync(directory: str) -> None:

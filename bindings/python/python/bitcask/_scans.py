@@ -54,7 +54,8 @@ class OrderedReads(_Scans):
     """Iteration in the order of the keys' bytes, from either end.
 
     An iterator shows the moment at which it was created, whatever is written meanwhile. In a
-    transaction, it also shows the transaction's own writes, and what it has read counts as read.
+    transaction, it also shows the transaction's own writes, even those made after it was created
+    to keys that it has not reached, and what it has read counts as read.
     """
 
     def __iter__(self) -> Iterator[bytes]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import sys
+import time
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -13,7 +17,7 @@ from typing import Any, Literal, Optional, TypeVar, Union
 
 from . import _bitcask
 from ._bitcask import Batch
-from ._errors import Error
+from ._errors import Conflict, Error, InvalidInput
 from ._scans import Item, OrderedReads
 
 T = TypeVar("T")
@@ -27,7 +31,7 @@ class Transaction(OrderedReads, _bitcask.Transaction, MutableMapping[bytes, byte
     """What a function receives that runs in ``Store.transaction``.
 
     It reads the store as it was when the transaction began, with the transaction's own writes. It
-    ends with the function, and belongs to its thread.
+    ends with the function. Until then, any thread and any greenlet can use it.
     """
 
     def __len__(self) -> int:
@@ -102,9 +106,23 @@ class Store(OrderedReads, _bitcask.Store, MutableMapping[bytes, bytes]):
         Transactions are serializable: each behaves as if it ran alone at one moment. If another
         writer has changed what the function has read, it is called again. So it should only read,
         compute and write. ``Conflict`` is raised after ``attempts`` calls. An exception of the
-        function discards its writes.
+        function discards its writes. If the store is closed meanwhile, ``Closed`` is raised.
         """
-        return self._transaction(function, Transaction, attempts, durable)
+        if attempts < 1:
+            raise InvalidInput(f"the option `attempts` is {attempts}: it has to be at least 1")
+        for attempt in range(attempts):
+            tx = Transaction(self)
+            try:
+                value = function(tx)
+                if tx._commit(self, durable):
+                    return value
+            finally:
+                tx._end()
+            # Leaves the field to others, for longer after each conflict.
+            time.sleep(0 if attempt < 4 else min(attempt, 100) * 1e-5)
+        raise Conflict(
+            f"a change conflicted with other writers {attempts} times; nothing was written, try it again"
+        )
 
     def pop(self, key: bytes, default: Any = _MISSING) -> Any:
         """Removes a key and returns its value, or the default. Atomic."""
@@ -210,10 +228,28 @@ def _close_quietly(store: Store) -> None:
 
 @atexit.register
 def _close_all() -> None:
-    for reference in list(_open_stores.values()):
-        store = reference()
-        if store is not None:
-            _close_quietly(store)
+    references = list(_open_stores.values())
+    stores = [store for store in (reference() for reference in references) if store is not None]
+    _close_shelves(stores)
+    for store in stores:
+        _close_quietly(store)
+
+
+def _close_shelves(stores: list[Store]) -> None:
+    """Closes the shelves of open stores. With ``writeback``, they write what they hold in memory."""
+    shelve = sys.modules.get("shelve")
+    if shelve is None or not stores:
+        return
+    open_ids = {id(store) for store in stores if not store.closed}
+    for shelf in gc.get_objects():
+        # Not `isinstance`, which would ask objects of any kind for their class.
+        if issubclass(type(shelf), shelve.Shelf) and id(vars(shelf).get("dict")) in open_ids:
+            try:
+                shelf.close()
+            except Error:
+                pass
+            except Exception:
+                traceback.print_exc()
 
 
 for _class in (Snapshot, Store, Transaction, open):

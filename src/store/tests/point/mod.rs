@@ -7,6 +7,7 @@ pub(crate) mod compression;
 pub(crate) mod conditional;
 pub(crate) mod counters;
 pub(crate) mod guards;
+pub(crate) mod held;
 pub(crate) mod in_flight;
 pub(crate) mod lifetimes;
 pub(crate) mod plain;

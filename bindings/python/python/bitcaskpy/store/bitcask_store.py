@@ -15,6 +15,8 @@ from ..config.defaults import DEFAULT_MAX_SEGMENT_ENTRIES, DEFAULT_MAX_SEGMENT_S
 _SEGMENT_SIZES = (512, 512 << 20)
 # What bitcaskpy's documentation gives as defaults of `open_store`.
 _FSYNC_INTERVAL, _MAX_ENTRIES = 5.0, 1000
+# The shortest interval of the store.
+_INTERVAL_MIN = 1e-3
 
 # The stores that `open_store` has returned, as far as they still exist.
 _opened: weakref.WeakSet[BitcaskStore] = weakref.WeakSet()
@@ -107,9 +109,7 @@ def open_store(
         sync = os.environ.get("BITCASKPY_SYNC", "").strip().lower() in ("1", "true", "yes", "on")
     store = BitcaskStore(
         directory if directory is not None else path if path is not None else "./data",
-        sync="always"
-        if sync or fsync_on_append
-        else _setting(fsync_interval, "BITCASKPY_FSYNC_INTERVAL", float, _FSYNC_INTERVAL),
+        sync="always" if sync or fsync_on_append else _interval(fsync_interval),
         max_segment_size=_setting(
             max_segment_size, "BITCASKPY_MAX_SEGMENT_SIZE", int, DEFAULT_MAX_SEGMENT_SIZE
         ),
@@ -128,6 +128,16 @@ def close_store(store: Optional[BitcaskStore] = None) -> None:
     for opened in list(_opened) if store is None else [store]:
         opened.close()
         _opened.discard(opened)
+
+
+def _interval(given: Optional[float]) -> float:
+    interval = _setting(given, "BITCASKPY_FSYNC_INTERVAL", float, _FSYNC_INTERVAL)
+    if not interval >= _INTERVAL_MIN:
+        raise ValueError(
+            f"`fsync_interval` is {interval} seconds: it has to be at least a millisecond; `sync=True` makes "
+            f"every write durable"
+        )
+    return interval
 
 
 def _setting(given: Any, name: str, kind: type, default: Any) -> Any:
