@@ -21,14 +21,13 @@ fn failure(error: impl Display) -> StatusCode {
 
 /// A get looks up one key in memory, so it runs here and not on another thread.
 async fn read(db: Store, name: Path<String>) -> Result<Bytes, StatusCode> {
-    let note = db.get_with(name.as_str(), Bytes::copy_from_slice).map_err(failure)?;
-    note.ok_or(StatusCode::NOT_FOUND)
+    db.get_with(name.0, Bytes::copy_from_slice).map_err(failure)?.ok_or(StatusCode::NOT_FOUND)
 }
 
 /// A durable put waits for the disk. Puts that wait at the same time share a sync.
 async fn write(db: Store, name: Path<String>, note: Bytes) -> Result<StatusCode, StatusCode> {
     let durable = WriteOptions::new().durable(true);
-    let put = spawn_blocking(move || db.put_opt(name.as_str(), note, durable)).await;
+    let put = spawn_blocking(move || db.put_opt(name.0, note, durable)).await;
     put.map_err(failure)?.map_err(failure).map(|()| StatusCode::NO_CONTENT)
 }
 

@@ -7,8 +7,8 @@ impl AutoMerge {
     /// the store was scanned in order, now or before it was last opened.
     ///
     /// An ordered scan reads its values from wherever they lie in the log. After an ordered merge,
-    /// keys that are neighbours in the order mostly lie next to each other. With ten million keys in
-    /// memory, a long ordered scan with values then takes a quarter less time, and a scan of a
+    /// keys that are neighbours in the order mostly lie next to each other. With ten million keys
+    /// in memory, a long ordered scan with values then takes a quarter less time, and a scan of a
     /// short prefix a third more. Gets and writes are the same. An ordered merge takes longer, and
     /// up to 64 MiB of memory more: it sorts as many live entries at a time as fit into that.
     ///
