@@ -49,7 +49,9 @@ pub(crate) fn run(keys: usize) {
     let (mut peak, mut written, mut round) = (live, 0, 1);
     let started = Instant::now();
     let mut write = |keys: &[keys::Key]| {
-        keys.iter().for_each(|key| db.put(key, &value).unwrap());
+        for key in keys {
+            db.put(key, &value).unwrap();
+        }
         written += keys.len() as u64;
         peak = peak.max(size(&store));
         let due = Duration::from_secs_f64(written as f64 / RATE as f64);
