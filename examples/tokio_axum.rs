@@ -1,18 +1,15 @@
 //! A service of notes with tokio and axum that ends gracefully.
 //!
-//! `cargo run --example tokio_axum --features server -- DIR ADDRESS` serves until Ctrl-C. Without
-//! arguments, it asks itself and ends. The feature is needed only because it brings axum.
+//! `cargo run --example tokio_axum --features server -- DIR ADDRESS` serves until Ctrl-C or
+//! SIGTERM. Without arguments, it asks itself and ends. The feature only brings axum.
 
-use std::error::Error;
-use std::fmt::Display;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::{env, thread};
+use std::{env, error::Error, fmt::Display, net::TcpListener, sync::Arc, thread, time::Duration};
 
 use axum::extract::{Path, State};
 use axum::{Router, body::Bytes, http::StatusCode, routing::get};
 use bitcask::{Bitcask, Options, WriteOptions};
-use tokio::{runtime::Runtime, signal, sync::oneshot, task::spawn_blocking};
+use tokio::signal::{ctrl_c, unix};
+use tokio::{runtime::Runtime, select, sync::oneshot, task::spawn_blocking, time::timeout};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 type Store = State<Arc<Bitcask>>;
@@ -24,41 +21,45 @@ fn failure(error: impl Display) -> StatusCode {
 
 /// A get looks up one key in memory, so it runs here and not on another thread.
 async fn read(db: Store, name: Path<String>) -> Result<Bytes, StatusCode> {
-    let note = db.get_with(name.as_str(), Bytes::copy_from_slice).map_err(failure)?;
-    note.ok_or(StatusCode::NOT_FOUND)
+    db.get_with(name.0, Bytes::copy_from_slice).map_err(failure)?.ok_or(StatusCode::NOT_FOUND)
 }
 
 /// A durable put waits for the disk. Puts that wait at the same time share a sync.
 async fn write(db: Store, name: Path<String>, note: Bytes) -> Result<StatusCode, StatusCode> {
     let durable = WriteOptions::new().durable(true);
-    let put = spawn_blocking(move || db.put_opt(name.as_str(), note, durable)).await;
-    put.map_err(failure)?.map_err(failure)?;
-    Ok(StatusCode::NO_CONTENT)
+    let put = spawn_blocking(move || db.put_opt(name.0, note, durable)).await;
+    put.map_err(failure)?.map_err(failure).map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Serves until `stop` is done, and then until all requests that have begun are answered.
-fn serve<F>(db: Bitcask, listener: TcpListener, stop: F) -> Outcome<()>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
+async fn signalled() -> Outcome<()> {
+    let mut terminated = unix::signal(unix::SignalKind::terminate())?;
+    select! { pressed = ctrl_c() => Ok(pressed?), _ = terminated.recv() => Ok(()) }
+}
+
+/// Serves until `stop` is done, and then until all requests that have begun are answered. A client
+/// that does not finish its request delays that by ten seconds, or until the next signal.
+fn serve(db: Bitcask, listener: TcpListener, stop: impl Future) -> Outcome<()> {
     listener.set_nonblocking(true)?;
     let (runtime, db) = (Runtime::new()?, Arc::new(db));
-    let notes = Router::new().route("/notes/{name}", get(read).put(write));
-    let notes = notes.with_state(Arc::clone(&db));
+    let notes = Router::new().route("/notes/{name}", get(read).put(write)).with_state(db.clone());
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        axum::serve(listener, notes).with_graceful_shutdown(stop).await
+        let (ending, end) = oneshot::channel::<()>();
+        let server = axum::serve(listener, notes).with_graceful_shutdown(async { drop(end.await) });
+        let server = tokio::spawn(server.into_future());
+        stop.await;
+        drop(ending);
+        select! { _ = timeout(Duration::from_secs(10), server) => Ok(()), end = signalled() => end }
     })?;
     drop(runtime); // No task has the store any more, so it can be closed.
     Ok(Arc::into_inner(db).ok_or("the store is in use")?.close()?)
 }
 
 fn main() -> Outcome<()> {
-    let mut args = env::args().skip(1);
-    if let (Some(dir), Some(address)) = (args.next(), args.next()) {
+    if let [_, dir, address] = &env::args().collect::<Vec<_>>()[..] {
         let (db, listener) = (Options::new().open(dir)?, TcpListener::bind(address)?);
         println!("listening on {}", listener.local_addr()?);
-        return serve(db, listener, async { drop(signal::ctrl_c().await) });
+        return serve(db, listener, signalled());
     }
     let dir = tempfile::tempdir()?;
     let (db, listener) = (Options::new().open(dir.path())?, TcpListener::bind("127.0.0.1:0")?);
@@ -70,7 +71,7 @@ fn main() -> Outcome<()> {
         assert_eq!(ureq::put(&url).send("buy apples")?.status(), StatusCode::NO_CONTENT);
         ureq::get(&url).call()?.into_body().read_to_string()
     });
-    serve(db, listener, async { drop(stopped.await) })?;
+    serve(db, listener, stopped)?;
     println!("today: {}", client.join().map_err(|_| "the client has panicked")??);
     // The service has ended, and what it has stored is there.
     assert_eq!(Options::new().open(dir.path())?.get("today")?.as_deref(), Some(&b"buy apples"[..]));

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A store is a directory. Every put and every delete is an entry at the end of a log of segment
-//! files, and entries are never rewritten. The keydir takes 18 to 26 bytes per key: it records
-//! where the key's newest entry lies, and the key itself is read from there.
+//! files, and entries are never changed in place. The keydir takes 20 to 30 bytes per key: it
+//! records where the key's newest entry lies, and the key itself is read from there.
 //!
 //! # Opening
 //!

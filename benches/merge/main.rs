@@ -1,8 +1,8 @@
 //! The costs and gains of merging: its speed, its effect on other calls, and the disk space that it
 //! saves.
 //!
-//! `cargo bench --bench merge [-- TOPIC... [KEYS]]`, with the topics `throughput`, `latency` and
-//! `space`; all of them by default. The default number of keys is 2,000,000.
+//! `cargo bench --bench merge [-- TOPIC... [KEYS]]`, with the topics `throughput`, `latency`,
+//! `space` and `growth`; all of them by default. The default number of keys is 2,000,000.
 //!
 //! - The benches print custom tables instead of using Criterion, because each sample needs a newly
 //!   built store.
@@ -13,6 +13,7 @@
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]
 #![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 
+mod growth;
 mod latency;
 mod space;
 #[path = "../support/mod.rs"]
@@ -27,8 +28,12 @@ const KEYS_DEFAULT: usize = 2_000_000;
 type Topic = fn(usize);
 
 fn main() {
-    let topics: [(&str, Topic); 3] =
-        [("throughput", throughput::run), ("latency", latency::run), ("space", space::run)];
+    let topics: [(&str, Topic); 4] = [
+        ("throughput", throughput::run),
+        ("latency", latency::run),
+        ("space", space::run),
+        ("growth", growth::run),
+    ];
     let arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
     let (mut keys, mut wanted) = (support::key_count_or(KEYS_DEFAULT), Vec::new());
     for argument in arguments {

@@ -140,7 +140,7 @@ fn files(dir: &Path) -> BTreeMap<OsString, u64> {
     fs::read_dir(dir).unwrap().filter_map(|entry| size(entry.ok()?)).collect()
 }
 
-fn size(dir: &Path) -> u64 {
+pub(crate) fn size(dir: &Path) -> u64 {
     files(dir).values().sum()
 }
 

@@ -16,7 +16,8 @@ use crate::stats::{MergeProgress, MergeReport};
 /// Determines when the store is merged.
 ///
 /// A merge copies the live entries out of some segments and removes those segments. Reads and
-/// writes continue meanwhile. The active segment is never merged.
+/// writes continue meanwhile. The active segment is not merged, unless
+/// [`MergeOptions::force`] seals it first.
 ///
 /// ```
 /// use bitcask::{AutoMerge, MergePolicy, Options};

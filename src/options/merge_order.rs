@@ -7,10 +7,10 @@ impl AutoMerge {
     /// the store was scanned in order, now or before it was last opened.
     ///
     /// An ordered scan reads its values from wherever they lie in the log. After an ordered merge,
-    /// keys that are neighbours in the order mostly lie next to each other, so an ordered scan with
-    /// values takes less than half as long, and far less where the data is larger than memory. Gets
-    /// and writes are the same. An ordered merge takes longer, and up to 64 MiB of memory more: it
-    /// sorts as many live entries at a time as fit into that.
+    /// keys that are neighbours in the order mostly lie next to each other. With ten million keys
+    /// in memory, a long ordered scan with values then takes a quarter less time, and a scan of a
+    /// short prefix a third more. Gets and writes are the same. An ordered merge takes longer, and
+    /// up to 64 MiB of memory more: it sorts as many live entries at a time as fit into that.
     ///
     /// Each merge orders only what it copies. To bring a whole store into order at once, see
     /// [`MergeOptions::ordered`].

@@ -179,12 +179,17 @@ impl SessionStore for BitcaskSessions {
         Ok(())
     }
 
-    /// Replaces a session, or stores it if there is none. Of two requests that save the same
+    /// Replaces a session. If it was deleted or has expired since the request loaded it, nothing
+    /// is stored: a request that is slow must not undo a logout. Of two requests that save the same
     /// session, the last one counts.
     async fn save(&self, record: &Record) -> Result<()> {
         let (key, value) = (key(&self.prefix, record.id), encode(record)?);
         let options = self.options(record);
-        self.call(move |db| db.put_opt(key, value, options)).await
+        let replace = move |db: &Bitcask| {
+            // `None` leaves an absent key absent.
+            db.update_opt(key, options, |old| old.map(|_| &value)).map(drop)
+        };
+        self.call(replace).await
     }
 
     /// Returns a session that has not expired.

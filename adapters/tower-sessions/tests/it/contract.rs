@@ -1,15 +1,17 @@
 //! What tower-sessions expects of a store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcask::{Ttl, WriteOptions};
 use time::OffsetDateTime;
+use tower_sessions::Session;
 use tower_sessions_bitcask::BitcaskSessions;
 use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_core::session_store::Error;
 
-use crate::{close, open, record, with_sessions};
+use crate::{close, created, open, record, with_sessions};
 
 #[tokio::test]
 async fn a_created_session_is_loaded_as_it_is() {
@@ -45,7 +47,7 @@ async fn an_id_that_is_taken_is_replaced() {
 #[tokio::test]
 async fn the_id_of_an_expired_session_is_free() {
     with_sessions(async |sessions| {
-        sessions.save(&expired(record(1, 10))).await.unwrap();
+        sessions.create(&mut expired(record(1, 10))).await.unwrap();
         let mut created = record(1, 20);
         sessions.create(&mut created).await.unwrap();
         assert_eq!(created.id, Id(1));
@@ -71,11 +73,34 @@ async fn saving_replaces_a_session() {
 }
 
 #[tokio::test]
-async fn saving_stores_a_session_that_does_not_exist() {
+async fn saving_stores_nothing_if_the_session_does_not_exist() {
     with_sessions(async |sessions| {
-        let saved = record(1, 10);
-        sessions.save(&saved).await.unwrap();
-        assert_eq!(sessions.load(&Id(1)).await.unwrap(), Some(saved));
+        sessions.save(&record(1, 10)).await.unwrap();
+        assert_eq!(sessions.load(&Id(1)).await.unwrap(), None);
+
+        let ended = created(&sessions, expired(record(2, 10))).await;
+        sessions.save(&record(2, 20)).await.unwrap();
+        assert_eq!(sessions.load(&ended.id).await.unwrap(), None);
+    })
+    .await;
+}
+
+/// A request loads a session and is slow. Meanwhile, another one logs out. When the first one ended
+/// and saved what it had changed, the user was logged in again.
+#[tokio::test]
+async fn a_request_that_ends_after_a_logout_does_not_undo_it() {
+    with_sessions(async |sessions| {
+        let store = Arc::new(sessions);
+        let login = Session::new(None, store.clone(), None);
+        login.insert("user", "ann").await.unwrap();
+        login.save().await.unwrap();
+        let (id, session) = (login.id().unwrap(), |id| Session::new(Some(id), store.clone(), None));
+        let slow = session(id);
+        assert_eq!(slow.get("user").await.unwrap(), Some("ann".to_owned()));
+        session(id).flush().await.unwrap();
+        slow.insert("seen", 1).await.unwrap();
+        slow.save().await.unwrap();
+        assert_eq!(store.load(&id).await.unwrap(), None);
     })
     .await;
 }
@@ -83,9 +108,8 @@ async fn saving_stores_a_session_that_does_not_exist() {
 #[tokio::test]
 async fn a_deleted_session_is_gone_and_the_others_are_not() {
     with_sessions(async |sessions| {
-        let (deleted, kept) = (record(1, 10), record(2, 20));
-        sessions.save(&deleted).await.unwrap();
-        sessions.save(&kept).await.unwrap();
+        created(&sessions, record(1, 10)).await;
+        let kept = created(&sessions, record(2, 20)).await;
         sessions.delete(&Id(1)).await.unwrap();
         assert_eq!(sessions.load(&Id(1)).await.unwrap(), None);
         assert_eq!(sessions.load(&Id(2)).await.unwrap(), Some(kept));
@@ -98,13 +122,13 @@ async fn a_deleted_session_is_gone_and_the_others_are_not() {
 #[tokio::test]
 async fn an_expired_session_is_not_loaded() {
     with_sessions(async |sessions| {
-        sessions.save(&record(1, 10)).await.unwrap();
+        created(&sessions, record(1, 10)).await;
         sessions.save(&expired(record(1, 10))).await.unwrap();
         assert_eq!(sessions.load(&Id(1)).await.unwrap(), None);
 
         let mut old = record(2, 20);
         old.expiry_date = OffsetDateTime::UNIX_EPOCH - Duration::from_secs(1);
-        sessions.save(&old).await.unwrap();
+        created(&sessions, old).await;
         assert_eq!(sessions.load(&Id(2)).await.unwrap(), None);
     })
     .await;
@@ -115,8 +139,7 @@ async fn saving_again_extends_a_session() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     let sessions = BitcaskSessions::new(db.clone());
-    let mut saved = record(1, 10);
-    sessions.save(&saved).await.unwrap();
+    let mut saved = created(&sessions, record(1, 10)).await;
     saved.expiry_date += Duration::from_secs(3600);
     sessions.save(&saved).await.unwrap();
     let Some(Ttl::In(left)) = db.ttl(format!("session/{}", Id(1))).unwrap() else { panic!() };
@@ -131,7 +154,7 @@ async fn sessions_survive_a_restart() {
         let saved: Vec<Record> = (0..100).map(|id| record(id, 7)).collect();
         let sessions = BitcaskSessions::new(db.clone()).durable(durable);
         for record in &saved {
-            sessions.save(record).await.unwrap();
+            created(&sessions, record.clone()).await;
         }
         sessions.delete(&Id(5)).await.unwrap();
         drop(sessions);
@@ -152,9 +175,9 @@ async fn services_with_different_prefixes_share_a_store() {
     let db = open(dir.path());
     let (shop, blog) = (BitcaskSessions::new(db.clone()), BitcaskSessions::new(db.clone()));
     let blog = blog.prefix("blog/session/");
-    shop.save(&record(1, 10)).await.unwrap();
+    created(&shop, record(1, 10)).await;
     assert_eq!(blog.load(&Id(1)).await.unwrap(), None);
-    blog.save(&record(1, 20)).await.unwrap();
+    created(&blog, record(1, 20)).await;
     blog.delete(&Id(1)).await.unwrap();
     assert!(shop.load(&Id(1)).await.unwrap().is_some());
     assert_eq!(db.len().unwrap(), 1);
@@ -167,7 +190,7 @@ async fn a_durable_change_has_been_synced() {
     let db = std::sync::Arc::new(options.open(dir.path()).unwrap());
     let sessions = BitcaskSessions::new(db.clone());
     // The first write creates the segment, which takes syncs of its own.
-    sessions.save(&record(1, 10)).await.unwrap();
+    created(&sessions, record(1, 10)).await;
     let syncs = || db.counters().syncs;
     let before = syncs();
     sessions.save(&record(1, 20)).await.unwrap();

@@ -15,6 +15,7 @@ use bitcask::{Bitcask, Options};
 use serde_json::json;
 use time::OffsetDateTime;
 use tower_sessions_bitcask::BitcaskSessions;
+use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 
 fn open(path: &Path) -> Arc<Bitcask> {
@@ -31,6 +32,12 @@ fn record(id: i128, number: u64) -> Record {
     let data = HashMap::from([("number".to_owned(), json!(number))]);
     let expiry_date = OffsetDateTime::now_utc() + Duration::from_secs(3600);
     Record { id: Id(id), data, expiry_date }
+}
+
+/// Stores a session that is not there yet.
+async fn created(sessions: &BitcaskSessions, mut record: Record) -> Record {
+    sessions.create(&mut record).await.unwrap();
+    record
 }
 
 /// Runs a test with a session store in a new directory, for both ways of loading.
