@@ -166,16 +166,10 @@ fn check_flush(args: &[Bytes]) -> Answer<()> {
 /// Removes all keys of a database.
 fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
     (space.deeds.has_written, space.deeds.has_flushed) = (true, true);
-    let Some(tx) = &mut space.tx else { return Ok(space.database.clear()?) };
-    let keys = tx.range(..).map(|pair| pair.map(|(key, _)| key));
-    let keys = keys.collect::<Result<Vec<_>, _>>()?;
-    for key in &keys {
-        tx.delete(key);
+    if space.tx.is_none() {
+        return Ok(space.database.clear()?);
     }
-    space.put_size = 0;
-    for key in keys.iter().filter_map(|key| decode_key(key)) {
-        space.note_in_transaction(key);
-    }
+    space.flush_within();
     Ok(())
 }
 
