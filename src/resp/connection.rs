@@ -273,7 +273,7 @@ impl Connection {
             let patience =
                 if is_stopping { state.options.drain_max } else { state.options.stall_max };
             let stalled = stalled_since.get_or_insert_with(Instant::now).elapsed();
-            let reads = !is_stopping && self.ahead.wants_more();
+            let wants_more = !is_stopping && self.ahead.wants_more();
             let has_room = self.ahead.has_room();
             tokio::select! {
                 biased;
@@ -285,11 +285,11 @@ impl Connection {
                 () = tokio::time::sleep(patience.saturating_sub(stalled)) => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                ready = self.input.readable(), if reads && has_room => {
+                ready = self.input.readable(), if wants_more && has_room => {
                     ready?;
                     self.read_ahead()?;
                 }
-                () = tokio::time::sleep(ROOM_WAIT), if reads && !has_room => {}
+                () = tokio::time::sleep(ROOM_WAIT), if wants_more && !has_room => {}
             }
         }
     }

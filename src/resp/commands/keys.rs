@@ -110,7 +110,7 @@ pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> A
     let (mut count, mut chosen) = (0, None);
     each_key(space, b"", |key| {
         count += 1;
-        if random() % count == 0 {
+        if random().is_multiple_of(count) {
             chosen = Some(Reply::bulk(key));
         }
         Ok(())

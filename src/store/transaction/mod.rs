@@ -233,17 +233,17 @@ impl Transaction {
     /// # }
     /// ```
     pub fn range(&self, bounds: impl KeyRange) -> TransactionRange<'_> {
-        self.range_of(bounds.into_bounds().into())
+        self.range_of(&bounds.into_bounds().into())
     }
 
     /// Returns an iterator over all keys with a prefix and their values; see
     /// [`range`](Self::range).
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> TransactionRange<'_> {
-        self.range_of(prefix_bounds(prefix.as_ref()))
+        self.range_of(&prefix_bounds(prefix.as_ref()))
     }
 
-    fn range_of(&self, bounds: Bounds) -> TransactionRange<'_> {
-        let stored = self.stored_part(&bounds);
+    fn range_of(&self, bounds: &Bounds) -> TransactionRange<'_> {
+        let stored = self.stored_part(bounds);
         TransactionRange::new(&self.snapshot, &self.writes, &self.reads, bounds, stored)
     }
 

@@ -67,7 +67,7 @@ impl<'a> TransactionRange<'a> {
         snapshot: &Snapshot,
         writes: &'a Writes,
         reads: &'a RefCell<Reads>,
-        bounds: Bounds,
+        bounds: &Bounds,
         stored: Bounds,
     ) -> Self {
         let span = reads.borrow_mut().begin_span(stored.clone());
