@@ -5,13 +5,14 @@
 //!   replies. `GET`s that follow each other become one look-up.
 //! - Writes that have to be durable are synced once for all of these commands, on a thread that may
 //!   block. Other clients that wait for a sync share it.
-//! - No more is read before the replies are sent. So a client that does not read them has one batch
-//!   of them waiting, and is disconnected when it stalls for too long.
+//! - No more commands run before the replies are sent. So a client that does not read them has one
+//!   batch of them waiting, and is disconnected when it stalls for too long. What it sends meanwhile
+//!   is read, up to a size: it may not read before it has sent everything.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 use super::counts::add;
 use super::outbox::Outbox;
 use super::peers::Peer;
+use super::read_ahead::ReadAhead;
 use super::refusal::store_error;
 use super::reply::{Protocol, Reply};
 use super::reply_buffer::{ReplyBuffer, SentUpTo};
@@ -37,6 +39,8 @@ const OUT_SIZE_SENT: usize = 256 << 10;
 const OUT_CAPACITY_KEPT: usize = 64 << 10;
 /// Maximum number of `GET`s that become one look-up.
 const GETS_MAX: usize = 256;
+/// How long a client that there is no memory for waits until it is looked for again.
+const ROOM_WAIT: Duration = Duration::from_millis(200);
 /// How long a connection that ends is still read from, and how much.
 const LINGER_MAX: Duration = Duration::from_millis(500);
 const LINGER_SIZE_MAX: usize = 4 << 20;
@@ -50,6 +54,8 @@ const UNREAD_MAX: usize = 1 << 30;
 struct Connection {
     session: Session,
     decoder: Decoder,
+    /// What has arrived after the bytes in the decoder.
+    ahead: ReadAhead,
     /// Commands that have been decoded and not run, in reverse.
     ready: Vec<Vec<Bytes>>,
     /// Why what comes after these can't be understood.
@@ -91,8 +97,8 @@ async fn serve_peer(state: &Arc<RespState>, peer: &Arc<Peer>, stream: TcpStream)
     let Ok(session) = Session::new(state, Arc::clone(peer)) else { return };
     let (input, output) = stream.into_split();
     let (decoder, ready, stop) = (Decoder::default(), Vec::new(), state.stop.subscribe());
-    let wrong = None;
-    let mut connection = Connection { session, decoder, ready, wrong, input, output, stop };
+    let (wrong, ahead) = (None, ReadAhead::new(Arc::clone(&state.read_ahead)));
+    let mut connection = Connection { session, decoder, ahead, ready, wrong, input, output, stop };
     // An error means that the client is gone.
     drop(connection.run().await);
     if peer.outbox.is_full() {
@@ -124,9 +130,16 @@ impl Connection {
                 self.depart();
             }
             self.send().await?;
-            if is_over {
+            if !is_over {
+                continue;
+            }
+            if self.session.is_closing || self.session.peer.outbox.is_ended() {
                 return Ok(());
             }
+            let Some(chunk) = self.ahead.take() else { return Ok(()) };
+            self.decoder.buffer().extend_from_slice(&chunk);
+            // Others are served between two chunks, as between two reads.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -156,7 +169,7 @@ impl Connection {
                 }
                 if has_run {
                     self.session.share_counts();
-                    self.session.show(self.decoder.len());
+                    self.session.show(self.decoder.len() + self.ahead.len());
                 }
                 return true;
             };
@@ -230,11 +243,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes replies, as long as the client reads some of them from time to time.
+    /// Writes replies, as long as the client reads some of them from time to time. Keeps what it
+    /// sends meanwhile.
     async fn write(&mut self, out: &ReplyBuffer) -> io::Result<()> {
         let state = Arc::clone(&self.session.state);
         add(&state.counts.output_bytes, u64::try_from(out.len()).unwrap_or(0));
-        let mut sent = SentUpTo::default();
+        let (mut sent, mut stalled_since) = (SentUpTo::default(), None);
         loop {
             // As a rule there is room at once, and no timer is needed.
             let written = {
@@ -247,6 +261,7 @@ impl Connection {
             match written {
                 Ok(size @ 1..) => {
                     out.advance(&mut sent, size);
+                    stalled_since = None;
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -254,16 +269,41 @@ impl Connection {
                 Err(error) => return Err(error),
             }
             let peer = Arc::clone(&self.session.peer);
+            let is_stopping = *self.stop.borrow();
             let patience =
-                if *self.stop.borrow() { state.options.drain_max } else { state.options.stall_max };
+                if is_stopping { state.options.drain_max } else { state.options.stall_max };
+            let stalled = stalled_since.get_or_insert_with(Instant::now).elapsed();
+            let wants_more = !is_stopping && self.ahead.wants_more();
+            let has_room = self.ahead.has_room();
             tokio::select! {
-                ready = timeout(patience, self.output.writable()) => {
-                    ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                }
+                biased;
+                ready = self.output.writable() => ready?,
                 () = killed(&peer) => return Err(io::ErrorKind::ConnectionAborted.into()),
                 // Begins again with less patience.
-                _ = self.stop.changed() => {}
+                _ = self.stop.changed() => stalled_since = None,
+                // What the client sends is no reason to wait longer.
+                () = tokio::time::sleep(patience.saturating_sub(stalled)) => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                ready = self.input.readable(), if wants_more && has_room => {
+                    ready?;
+                    self.read_ahead()?;
+                }
+                () = tokio::time::sleep(ROOM_WAIT), if wants_more && !has_room => {}
             }
+        }
+    }
+
+    /// Reads what the client has sent, although it does not read its replies.
+    fn read_ahead(&mut self) -> io::Result<()> {
+        match self.ahead.read(|chunk| self.input.try_read_buf(chunk)) {
+            Ok(size) => {
+                let size = u64::try_from(size).unwrap_or(0);
+                add(&self.session.state.counts.input_bytes, size);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

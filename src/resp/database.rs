@@ -30,7 +30,7 @@ pub(super) struct Database {
     copies: AtomicBool,
     /// Whether the store follows a leader, or did before it was promoted.
     follows: bool,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) syncer: Syncer,
     all: Weak<Databases>,
 }
@@ -44,7 +44,7 @@ impl Database {
     ) -> Result<Self> {
         let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
         let copies = AtomicBool::new(store.compresses());
-        let (ledger, syncer) = (Ledger::default(), Syncer::default());
+        let (ledger, syncer) = (Arc::default(), Syncer::default());
         Ok(Self { number, store, has_hashes, copies, follows, ledger, syncer, all })
     }
 

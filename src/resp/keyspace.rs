@@ -18,7 +18,7 @@ use super::database::Database;
 use super::encoding::{HashHeader, encode_key, encode_string};
 use super::events::{EventClass, KeyEvent};
 use super::holding::{Holding, StoredString};
-use super::keyspace_transaction::in_transaction;
+use super::keyspace_transaction::{FlushedKeys, in_transaction};
 use super::numbers::from_ms;
 use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
@@ -88,11 +88,14 @@ pub(super) struct Keyspace<'a> {
     pub(super) noted: BTreeSet<Vec<u8>>,
     /// Size of the values that the transaction has put and that wait for its commit.
     pub(super) put_size: usize,
+    /// Where a flush notes what it has told the ledger, within a transaction.
+    pub(super) flushed: Option<FlushedKeys>,
 }
 
 impl<'a> Keyspace<'a> {
     pub(super) fn new(database: &'a Database) -> Self {
-        Self { database, tx: None, deeds: Deeds::default(), noted: BTreeSet::new(), put_size: 0 }
+        let (deeds, noted) = (Deeds::default(), BTreeSet::new());
+        Self { database, tx: None, deeds, noted, put_size: 0, flushed: None }
     }
 
     pub(super) fn within(database: &'a Database, tx: &'a mut Transaction) -> Self {

@@ -1,26 +1,51 @@
 //! Commands in a transaction of the store, and what they cause when it has committed.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::database::Database;
-use super::encoding::encode_key;
+use super::encoding::{decode_key, encode_key};
 use super::keyspace::{Deeds, Keyspace};
+use super::ledger::Ledger;
 use super::refusal::{Answer, Refusal};
+use crate::error::Error;
 use crate::options::TransactionOptions;
+use crate::store::ClearNote;
+
+/// Time after which a transaction is not tried again. Those that read a whole database take long,
+/// and any write of others makes them run again.
+const ATTEMPTS_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Keys that a flush deletes, as the ledger knows them.
+pub(super) type FlushedKeys = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// Runs a closure in a transaction of the store. The outer error is that of the transaction.
 pub(super) fn in_transaction<T>(
     database: &Database,
+    run: impl FnMut(&mut Keyspace<'_>) -> Answer<T>,
+) -> Answer<(Answer<T>, Deeds)> {
+    in_transaction_within(database, ATTEMPTS_TIME_MAX, run)
+}
+
+/// Does the same, and makes no further attempt after some time.
+fn in_transaction_within<T>(
+    database: &Database,
+    time: Duration,
     mut run: impl FnMut(&mut Keyspace<'_>) -> Answer<T>,
 ) -> Answer<(Answer<T>, Deeds)> {
     let options = TransactionOptions::new().durable(false);
+    let (begun, mut attempts) = (Instant::now(), 0);
     let mut noted: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let flushed = FlushedKeys::default();
     let result = database.store.transaction_opt(options, |tx| {
-        // The notes of an attempt that has failed.
-        for key in std::mem::take(&mut noted) {
-            database.ledger.take(&key);
+        forget(&database.ledger, &mut noted, &flushed);
+        if attempts > 0 && begun.elapsed() >= time {
+            return Err(Error::Conflict { attempts });
         }
+        attempts += 1;
         let mut space = Keyspace::within(database, tx);
+        space.flushed = Some(Arc::clone(&flushed));
         let result = run(&mut space);
         let Keyspace { deeds, noted: keys, .. } = space;
         match result {
@@ -32,8 +57,9 @@ pub(super) fn in_transaction<T>(
             Ok(result) => {
                 for key in keys {
                     let stored = encode_key(&key);
-                    // The log has no deletion of a key that did not exist.
-                    if tx.contains_key(&stored)? || tx.snapshot().contains_key(&stored)? {
+                    // The log has no deletion of a key that did not exist. A flush notes its own.
+                    let is_deleted = || tx.snapshot().contains_key(&stored);
+                    if tx.contains_key(&stored)? || (!deeds.has_flushed && is_deleted()?) {
                         database.ledger.note(&key);
                         noted.insert(key);
                     }
@@ -43,9 +69,7 @@ pub(super) fn in_transaction<T>(
         }
     });
     if result.is_err() {
-        for key in &noted {
-            database.ledger.take(key);
-        }
+        forget(&database.ledger, &mut noted, &flushed);
     }
     let (result, deeds) = result?;
     if deeds.has_flushed {
@@ -55,4 +79,80 @@ pub(super) fn in_transaction<T>(
         database.set_has_hashes(true);
     }
     Ok((result, deeds))
+}
+
+/// Removes the notes of an attempt that has failed.
+fn forget(ledger: &Ledger, noted: &mut BTreeSet<Vec<u8>>, flushed: &Mutex<Vec<Vec<u8>>>) {
+    let flushed = std::mem::take(&mut *flushed.lock().unwrap_or_else(PoisonError::into_inner));
+    for key in std::mem::take(noted).into_iter().chain(flushed) {
+        ledger.take(&key);
+    }
+}
+
+impl Keyspace<'_> {
+    /// Removes all keys, within a transaction. They are not read: others may go on writing, and what
+    /// they write until the commit is removed too.
+    pub(super) fn flush_within(&mut self) {
+        let ledger = &self.database.ledger;
+        let note = self.flushed.clone().filter(|_| ledger.is_followed()).map(|flushed| {
+            let ledger = Arc::clone(ledger);
+            let note: ClearNote = Box::new(move |stored_key: &[u8]| {
+                if let Some(key) = decode_key(stored_key) {
+                    ledger.note(key);
+                    let mut flushed = flushed.lock().unwrap_or_else(PoisonError::into_inner);
+                    flushed.push(key.to_vec());
+                }
+            });
+            note
+        });
+        if let Some(tx) = &mut self.tx {
+            tx.clear_noting(note);
+            self.put_size = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::commands::keys::flushdb;
+    use super::super::keyspace::Lifespan;
+    use super::super::session_tests::state;
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_not_tried_for_ever() {
+        let (_dir, state) = state();
+        let database = state.databases.get(0).unwrap();
+        let mut count = 0;
+        let mut run = |space: &mut Keyspace<'_>| {
+            count += 1;
+            let _ = space.exists(b"k")?;
+            database.store.put("k", count.to_string())?;
+            space.put(b"other", b"1", Lifespan::Endless)
+        };
+        let refused = in_transaction_within(&database, Duration::ZERO, &mut run).unwrap_err();
+        assert!(matches!(refused, Refusal::Store(Error::Conflict { attempts: 1 })), "{refused:?}");
+        let refused = in_transaction_within(&database, Duration::MAX, &mut run).unwrap_err();
+        assert!(matches!(refused, Refusal::Store(Error::Conflict { attempts: 100 })));
+        assert_eq!((count, database.store.len().unwrap()), (101, 1));
+    }
+    #[test]
+    fn what_others_write_does_not_hinder_a_flush() {
+        let (_dir, state) = state();
+        let database = state.databases.get(0).unwrap();
+        let mut count = 0;
+        let (result, deeds) = in_transaction(&database, |space| {
+            count += 1;
+            flushdb(space, &[Bytes::from_static(b"FLUSHDB")])?;
+            database.store.put("theirs", count.to_string())?;
+            space.put(b"mine", b"1", Lifespan::Endless)
+        })
+        .unwrap();
+        result.unwrap();
+        assert!(count == 1 && deeds.has_flushed);
+        assert!(!database.store.contains_key("theirs").unwrap());
+        assert!(database.store.contains_key("mine").unwrap());
+    }
 }

@@ -35,9 +35,10 @@ pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     is_followed: AtomicBool,
-    /// Lock 0: the number of changes for each key.
+    /// Lock 9: the number of changes for each key. Nothing is called while it is held, and a clear
+    /// takes it with the store locked.
     notes: Mutex<HashMap<Vec<u8>, u32>>,
-    /// Lock 0, before the notes: the position behind the last own clear. Held during a clear.
+    /// Lock 0: the position behind the last own clear. Held during a clear.
     cleared: Mutex<Option<Position>>,
 }
 

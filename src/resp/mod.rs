@@ -55,6 +55,7 @@ mod options;
 mod outbox;
 mod peers;
 mod presence;
+mod read_ahead;
 mod refusal;
 mod reply;
 mod reply_buffer;

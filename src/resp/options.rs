@@ -65,8 +65,8 @@ impl RespOptions {
     }
 
     /// Sets how long a client may take to read anything of a reply, until it is disconnected.
-    /// Default: 60 s. Meanwhile none of its commands is read, so no more than the replies to the
-    /// commands of one read wait for it.
+    /// Default: 60 s. Meanwhile none of its commands runs, so no more than the replies to the
+    /// commands of one read wait for it. What it sends is kept, up to a limit.
     pub fn stall_max(mut self, duration: Duration) -> Self {
         self.stall_max = duration;
         self

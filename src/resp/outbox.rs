@@ -1,7 +1,7 @@
 //! What waits to be sent to a client that has not asked for it: messages, and the order to leave.
 //!
 //! A client that does not read is disconnected once this much waits for it. The replies to its own
-//! commands need no such limit: no further command is read before they are sent.
+//! commands need no such limit: no further command runs before they are sent.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -13,8 +13,9 @@ use super::reply::Reply;
 const HELD_MAX: usize = 512 << 20;
 
 /// The memory of replies that are held at the same time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct ReplyMemory {
+    limit: usize,
     count: usize,
     size: usize,
     /// Strings that several replies share count once. All of them are held, so no two have the same
@@ -22,12 +23,28 @@ pub(super) struct ReplyMemory {
     strings: HashSet<usize>,
 }
 
+impl Default for ReplyMemory {
+    fn default() -> Self {
+        Self::within(HELD_MAX)
+    }
+}
+
 impl ReplyMemory {
+    /// Returns a memory with another limit than the usual one.
+    pub(super) fn within(limit: usize) -> Self {
+        Self { limit, count: 0, size: 0, strings: HashSet::new() }
+    }
+
+    /// Returns the size of the replies so far.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Adds a reply that will be held from now on. Refuses it if that is too much.
     pub(super) fn add(&mut self, reply: &Reply) -> Answer<()> {
         self.measure(reply);
         self.count += 1;
-        if self.count > 1 && self.size > HELD_MAX {
+        if self.count > 1 && self.size > self.limit {
             return refused(TOO_LARGE);
         }
         Ok(())

@@ -15,6 +15,7 @@ use super::hub::Hub;
 use super::numbers::now_ms;
 use super::options::RespOptions;
 use super::peers::Peers;
+use super::read_ahead::ReadAheadBudget;
 use super::settings::Parameters;
 use super::tracking::Tracker;
 
@@ -28,6 +29,7 @@ pub(super) struct RespState {
     pub(super) parameters: Parameters,
     pub(super) counts: Counts,
     pub(super) followers: Followers,
+    pub(super) read_ahead: Arc<ReadAheadBudget>,
     pub(super) options: RespOptions,
     pub(super) stop: Arc<watch::Sender<bool>>,
     pub(super) port: u16,
@@ -55,6 +57,7 @@ impl RespState {
             parameters: Parameters::new(options.clients_max, password, count),
             counts: Counts::new(table().len()),
             followers: Followers::default(),
+            read_ahead: Arc::default(),
             options,
             stop,
             port,

@@ -153,10 +153,14 @@ impl Session {
         }
         let (found, reply) = match self.admit(args) {
             Ok((at, spec)) => {
-                self.show_monitors(args, spec);
                 self.last_command = spec.name;
                 let holds_news = self.begin_command(spec);
+                let waits = self.queue.is_some() && !spec.flags.has(CommandFlags::IN_QUEUE_RUNS);
                 let reply = self.execute(args, at, spec);
+                // A command that waits for `EXEC` is shown when it runs, and `EXEC` after it.
+                if !waits {
+                    self.show_monitors(args, spec);
+                }
                 (Some((at, spec, holds_news)), reply)
             }
             Err((at, reply)) => {

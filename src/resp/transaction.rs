@@ -252,6 +252,7 @@ impl Session {
                     memory.add(&reply).map_or_else(Refusal::into_reply, |()| reply)
                 }
             };
+            self.show_monitors(&command.args, command.spec);
             let failed = u64::from(self.count_error(&reply));
             self.count(command.at, 1, 0, failed);
             all.push(reply);

@@ -53,6 +53,8 @@ pub use scan::key_range::KeyRange;
 pub use scan::range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
 pub use traits::{ReadStore, WriteStore};
+#[cfg(feature = "resp")]
+pub(crate) use transaction::ClearNote;
 pub use transaction::{Transaction, TransactionRange};
 
 pub(crate) use admin::new_dir::NewDir;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bitcask::Options;
 use bitcask::resp::{RespOptions, RespServer};
+use resp_rs::resp3::Frame;
 
 use crate::support::{Client, Served, encoded};
 
@@ -76,6 +77,38 @@ fn a_client_that_does_not_read_replies_is_disconnected() {
         std::thread::sleep(Duration::from_millis(5));
     }
     panic!("it is still there");
+}
+
+/// Most clients send all of a pipeline and then read. The server read nothing while replies waited,
+/// so both waited for each other until the server gave up.
+#[test]
+fn a_client_may_send_a_whole_pipeline_before_it_reads() {
+    const COUNT: usize = 100_000;
+    let served = Served::new();
+    let mut client = served.client();
+    let value = vec![b'x'; 1000];
+    let mut commands = encoded(&[b"SET", b"k", &value]);
+    commands.extend(encoded(&[b"GETSET", b"k", &value]).repeat(COUNT));
+    commands.extend(encoded(&[b"ECHO", b"last"]));
+    client.send_raw(&commands);
+    assert_eq!(client.read(), "OK");
+    let stored = Frame::BulkString(Some(value.into()));
+    for number in 0..COUNT {
+        assert_eq!(client.try_read().as_ref(), Some(&stored), "{number}");
+    }
+    assert_eq!(client.read(), "'last'");
+    client.is("PING", "PONG");
+}
+
+#[test]
+fn a_client_that_sends_and_never_reads_is_disconnected() {
+    let options = RespOptions::new().stall_max(Duration::from_millis(100));
+    let served = Served::with(&Options::new(), options);
+    let mut client = served.client();
+    let echoes = encoded(&[b"ECHO", &[b'x'; 10_000]]).repeat(100);
+    // It ends because the server goes, and not because the server reads no more.
+    while client.try_send_raw(&echoes).is_ok() {}
+    served.client().is("PING", "PONG");
 }
 
 #[test]

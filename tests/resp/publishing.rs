@@ -103,6 +103,44 @@ fn monitors_see_commands() {
 }
 
 #[test]
+fn monitors_see_a_transaction_when_it_runs() {
+    let served = Served::new();
+    let (mut monitor, mut client, mut other) = (served.client(), served.client(), served.client());
+    monitor.is("MONITOR", "OK");
+    client.is("WATCH k", "OK");
+    client.is("MULTI", "OK");
+    for command in ["SET a 1", "INCR k", "SELECT 1", "GET a", "PUBLISH c m"] {
+        client.is(command, "QUEUED");
+    }
+    other.is("ECHO meanwhile", "'meanwhile'");
+    client.is("EXEC", "[OK (1) OK nil (0)]");
+    // Nothing of a transaction is shown that does not run.
+    client.is("WATCH k", "OK");
+    client.is("SET k 1", "OK");
+    client.is("MULTI", "OK");
+    client.is("GET k", "QUEUED");
+    client.is("EXEC", "no array");
+    client.is("MULTI", "OK");
+    client.is("GET k", "QUEUED");
+    client.is("DISCARD", "OK");
+    let mut next = |database: usize, expected: &str| {
+        let (line, command) = (monitor.read(), expected.replace(' ', "\\\" \\\""));
+        let (_, after) = line.split_once(" [").unwrap();
+        assert!(after.starts_with(&format!("{database} ")), "{line}");
+        assert!(after.ends_with(&format!("] \\\"{command}\\\"")), "{line} {expected}");
+    };
+    for command in ["WATCH k", "MULTI", "ECHO meanwhile", "SET a 1", "INCR k"] {
+        next(0, command);
+    }
+    for command in ["SELECT 1", "GET a", "PUBLISH c m", "EXEC"] {
+        next(1, command);
+    }
+    for command in ["WATCH k", "SET k 1", "MULTI", "EXEC", "MULTI", "DISCARD"] {
+        next(1, command);
+    }
+}
+
+#[test]
 fn passwords_are_shown_to_nobody() {
     let served = Served::new();
     let (mut client, mut other) = (served.client(), served.client());

@@ -1,5 +1,7 @@
 //! `MULTI` and `WATCH`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bitcask::Options;
 use bitcask::resp::RespOptions;
 
@@ -170,4 +172,65 @@ fn a_flush_in_a_transaction_waits_for_the_commit() {
     client.is("DEL h", "(1)");
     client.is("GET other", "nil");
     assert_eq!(served.db.len().unwrap(), 0);
+}
+
+/// A flush read all keys of its database, so that any write of another client made it run again.
+#[test]
+fn a_flush_in_a_transaction_is_made_while_others_write() {
+    let served = Served::new();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..3 {
+            let (mut client, is_over) = (served.client(), &is_over);
+            scope.spawn(move || {
+                for number in 0..100_000 {
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    client.is(&format!("MSET {writer}:{number}:a 1 {writer}:{number}:b 1"), "OK");
+                }
+            });
+        }
+        let mut client = served.client();
+        let replies: Vec<String> = (0..20)
+            .map(|_| {
+                client.is("MULTI", "OK");
+                for command in ["FLUSHDB", "SET mark 1", "KEYS *", "DBSIZE"] {
+                    client.is(command, "QUEUED");
+                }
+                client.run("EXEC")
+            })
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(replies, ["[OK OK ['mark'] (1)]"; 20]);
+    });
+    // Both keys of a pair were removed, or none.
+    let snapshot = served.db.snapshot();
+    for key in snapshot.keys() {
+        let key = String::from_utf8(key.unwrap().to_vec()).unwrap();
+        if let Some(pair) = key.strip_suffix(":a") {
+            assert!(snapshot.contains_key(format!("{pair}:b")).unwrap(), "{key}");
+        }
+    }
+    assert!(snapshot.contains_key("mark").unwrap());
+}
+
+#[test]
+fn a_flush_in_a_transaction_is_no_news_of_each_key() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    other.is("CONFIG SET notify-keyspace-events KEA", "OK");
+    client.is("PSUBSCRIBE __keyevent@0__:*", "['psubscribe' '__keyevent@0__:*' (1)]");
+    other.is("SET a 1", "OK");
+    other.is("MULTI", "OK");
+    other.is("SET b 1", "QUEUED");
+    other.is("FLUSHDB", "QUEUED");
+    other.is("SET c 1", "QUEUED");
+    other.is("EXEC", "[OK OK OK]");
+    // The program's own change of a key that was flushed.
+    served.db.put("a", "2").unwrap();
+    for (event, key) in [("set", "a"), ("set", "b"), ("set", "c"), ("set", "a")] {
+        let told = format!("['pmessage' '__keyevent@0__:*' '__keyevent@0__:{event}' '{key}']");
+        assert_eq!(client.read(), told);
+    }
 }

@@ -9,6 +9,7 @@ use crate::resp::holding::Holding;
 use crate::resp::keyspace::Keyspace;
 use crate::resp::refusal::{Answer, NOT_AN_INTEGER, refused, syntax};
 use crate::resp::reply::{OK, Reply};
+use crate::store::Bitcask;
 use crate::value::Value;
 
 /// Up to which sizes Redis uses its smaller encodings.
@@ -65,66 +66,71 @@ pub(in crate::resp) fn type_of(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answ
     Ok(Reply::Simple(holding.map_or("none", |holding| holding.type_name())))
 }
 
-/// Returns the keys of a database, with a prefix, in no particular order.
-pub(super) fn all_keys(space: &Keyspace<'_>, prefix: &[u8]) -> Answer<Vec<Vec<u8>>> {
-    let mut keys = Vec::new();
-    let mut add = |stored_key: &[u8]| {
-        let key = decode_key(stored_key).filter(|key| key.starts_with(prefix));
-        keys.extend(key.map(<[u8]>::to_vec));
+/// Calls a closure with each key of a database that has a prefix, as they are at one moment.
+pub(super) fn each_key(
+    space: &Keyspace<'_>,
+    prefix: &[u8],
+    mut run: impl FnMut(&[u8]) -> Answer<()>,
+) -> Answer<()> {
+    let mut run = |stored_key: &[u8]| {
+        decode_key(stored_key).filter(|key| key.starts_with(prefix)).map_or(Ok(()), &mut run)
     };
-    match (&space.tx, prefix) {
-        (Some(tx), _) => {
-            for pair in tx.prefix(encoded(prefix)) {
-                add(&pair?.0);
-            }
-        }
-        (None, []) => {
-            for key in space.database.store.keys_unordered() {
-                add(&key?);
-            }
-        }
-        (None, _) => {
-            for key in space.database.store.prefix_keys(encoded(prefix)) {
-                add(&key?);
-            }
-        }
+    match &space.tx {
+        Some(tx) => tx.prefix(encoded(prefix)).try_for_each(|pair| run(&pair?.0)),
+        None => space.database.store.prefix_keys(encoded(prefix)).try_for_each(|key| run(&key?)),
     }
-    Ok(keys)
 }
 
 pub(in crate::resp) fn dbsize(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
+    if space.tx.is_some() {
+        let mut count = 0_u64;
+        each_key(space, b"", |_| {
+            count += 1;
+            Ok(())
+        })?;
+        return Ok(Reply::count(count));
+    }
     let database = space.database;
-    if space.tx.is_none() && !database.has_hashes() {
+    if !database.has_hashes() {
         let count = database.store.len()?;
         if count > COUNTED_MAX {
             return Ok(Reply::count(count));
         }
     }
-    if space.tx.is_some() {
-        return Ok(Reply::count(all_keys(space, b"")?.len()));
-    }
     Ok(Reply::count(database.key_count()?))
 }
 
 pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
-    if space.tx.is_some() {
-        let keys = all_keys(space, b"")?;
-        let at = usize::try_from(random()).unwrap_or(0).checked_rem(keys.len());
-        let key = at.and_then(|at| keys.into_iter().nth(at));
-        return Ok(Reply::maybe(key.map(Reply::bulk)));
+    if space.tx.is_none()
+        && let Some(key) = random_key(&space.database.store)?
+    {
+        return Ok(Reply::bulk(key));
     }
-    let store = &space.database.store;
+    // Few keys or none. Each of them is the last one chosen with the same probability.
+    let (mut count, mut chosen) = (0, None);
+    each_key(space, b"", |key| {
+        count += 1;
+        if random().is_multiple_of(count) {
+            chosen = Some(Reply::bulk(key));
+        }
+        Ok(())
+    })?;
+    Ok(Reply::maybe(chosen))
+}
+
+/// Looks for a key from random places on. May miss all of them if others write meanwhile.
+fn random_key(store: &Bitcask) -> Answer<Option<Vec<u8>>> {
     for start in [random(), random(), random(), 0] {
         let mut next = Some(start);
         while let Some(cursor) = next {
             let (keys, after) = store.scan_from(cursor, 8)?;
             if let Some(key) = keys.iter().find_map(|key| decode_key(key)) {
-                return Ok(Reply::bulk(key));
+                return Ok(Some(key.to_vec()));
             }
             next = after;
         }
     }
-    Ok(Reply::Null)
+    Ok(None)
 }
 
 /// Returns a random number.
@@ -166,16 +172,10 @@ fn check_flush(args: &[Bytes]) -> Answer<()> {
 /// Removes all keys of a database.
 fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
     (space.deeds.has_written, space.deeds.has_flushed) = (true, true);
-    let Some(tx) = &mut space.tx else { return Ok(space.database.clear()?) };
-    let keys = tx.range(..).map(|pair| pair.map(|(key, _)| key));
-    let keys = keys.collect::<Result<Vec<_>, _>>()?;
-    for key in &keys {
-        tx.delete(key);
+    if space.tx.is_none() {
+        return Ok(space.database.clear()?);
     }
-    space.put_size = 0;
-    for key in keys.iter().filter_map(|key| decode_key(key)) {
-        space.note_in_transaction(key);
-    }
+    space.flush_within();
     Ok(())
 }
 

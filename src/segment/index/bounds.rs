@@ -37,6 +37,11 @@ impl From<(Bound<Vec<u8>>, Bound<Vec<u8>>)> for Bounds {
 }
 
 impl Bounds {
+    /// Returns bounds that no key lies within.
+    pub(crate) fn nothing() -> Self {
+        Self { start: Bound::Included(Vec::new()), end: Bound::Excluded(Vec::new()) }
+    }
+
     /// Returns whether a key lies within the bounds.
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         let (start, end) = (self.start.as_ref(), self.end.as_ref());

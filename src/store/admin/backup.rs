@@ -152,12 +152,7 @@ impl BackupMoment {
 }
 
 impl Inner {
-    fn backup(
-        &self,
-        path: &Path,
-        stop: &AtomicBool,
-        noted: impl FnOnce(),
-    ) -> Result<BackupReport> {
+    fn backup(&self, path: &Path, stop: &AtomicBool, noted: impl FnOnce()) -> Result<BackupReport> {
         let writer = self.writer()?;
         let _files = (!made(Mistake::BackupUnguarded)).then(|| writer.files.lock());
         let moment = self.moment(writer)?;

@@ -21,8 +21,8 @@ use crate::entry::Flags;
 use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::key_hash::{KeyHash, has_twins};
-use crate::keydir::{Address, LockedShards};
-use crate::log::{BATCH_SIZE_LIMIT, Log};
+use crate::keydir::{Address, LockedShards, SHARD_COUNT};
+use crate::log::{Appended, BATCH_SIZE_LIMIT, Log};
 use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
@@ -88,17 +88,14 @@ impl Inner {
         let hashes = || condition_hashes.iter().chain(&draft_hashes);
         hashes().for_each(|hash| self.keydir.prefetch(*hash, &guard));
         let mut shards = self.shards(hashes().map(|hash| hash.shard()))?;
-        let mut until = Deadline::NEVER;
-        for (condition, hash) in conditions.iter().zip(&condition_hashes) {
-            let found = self.find(shards.of(*hash), *hash, condition.key, &guard)?;
-            let current = found.own.map(|(_, located)| located).filter(|it| !it.expired);
-            if !self.holds(&condition.expected, current.as_ref())? {
-                refuse(current.as_ref())?;
-                return Ok(false);
-            }
-            // Nothing else can end it: the shard is locked.
-            until = until.or(current.map_or(Deadline::NEVER, |it| self.deadline(&it.stored)));
-        }
+        let until =
+            match self.check_conditions(conditions, &condition_hashes, &mut shards, &guard)? {
+                Ok(until) => until,
+                Err(current) => {
+                    refuse(current.as_ref())?;
+                    return Ok(false);
+                }
+            };
         if made(Mistake::ConditionsUnlocked) {
             drop(shards);
             shards = self.shards(draft_hashes.iter().map(|hash| hash.shard()))?;
@@ -121,18 +118,85 @@ impl Inner {
         }
         let appended = writer.log.append(&mut log, &mut drafts, &guard)?;
         drop(log);
-        let (segment, timestamp) = (appended.segment, appended.timestamp);
-        let addresses = addresses(&appended, &drafts);
-        for (((hash, old), draft), new) in old.iter().zip(&drafts).zip(addresses) {
-            let new = (!draft.header.is_tombstone()).then_some(new);
-            publish(shards.of(*hash), *hash, old.as_ref(), new, segment, timestamp);
-        }
+        publish_all(&appended, &drafts, &old, &mut shards);
         let written = appended.published();
         drop((shards, old));
         drop(guard);
         self.finish_write(&written, options)?;
         writing.end();
         Ok(true)
+    }
+
+    /// Like `change_atomically`, with all shards locked, so that nothing is appended meanwhile.
+    /// `complete` may add changes, or refuse. `note` gets the changes before they are appended.
+    pub(crate) fn change_all<'d>(
+        &self,
+        conditions: &[Condition<'_>],
+        mut drafts: Vec<Draft<'d>>,
+        options: WriteOptions,
+        complete: impl FnOnce(&Log, &mut Vec<Draft<'d>>) -> Result<bool>,
+        validate: impl FnOnce(&Log) -> Result<bool>,
+        note: impl FnOnce(&[Draft<'_>]),
+    ) -> Result<bool> {
+        let writer = self.writer()?;
+        // Fills the shards before any of them is locked.
+        self.len()?;
+        let guard = self.pin();
+        let writing = guard.write();
+        let hashes: Vec<_> = conditions.iter().map(|it| self.keydir.hash(it.key)).collect();
+        let mut shards = self.shards(0..SHARD_COUNT)?;
+        let Ok(until) = self.check_conditions(conditions, &hashes, &mut shards, &guard)? else {
+            return Ok(false);
+        };
+        if !complete(&writer.log.lock(), &mut drafts)? {
+            return Ok(false);
+        }
+        let known = |draft: &Draft<'_>| draft.hash.unwrap_or_else(|| self.keydir.hash(draft.key()));
+        let hashes: Vec<_> = drafts.iter().map(known).collect();
+        let old = self.plan(&mut drafts, &hashes, &mut shards, &guard)?;
+        let mut log = writer.log.lock();
+        if !validate(&log)? || (!until.is_never() && !self.is_before(until)) {
+            return Ok(false);
+        }
+        if drafts.is_empty() {
+            drop((log, shards, old));
+            drop(guard);
+            self.wait_durable(options)?;
+            writing.end();
+            return Ok(true);
+        }
+        note(&drafts);
+        let appended = writer.log.append(&mut log, &mut drafts, &guard)?;
+        drop(log);
+        publish_all(&appended, &drafts, &old, &mut shards);
+        let written = appended.published();
+        drop((shards, old));
+        drop(guard);
+        self.finish_write(&written, options)?;
+        writing.end();
+        Ok(true)
+    }
+
+    /// Looks whether all conditions hold. Returns until when they do as long as the shards are
+    /// locked, or the entry of the first key that is not as expected.
+    fn check_conditions<'o>(
+        &'o self,
+        conditions: &[Condition<'_>],
+        hashes: &[KeyHash],
+        shards: &mut LockedShards<'_>,
+        guard: &'o Guard<'_>,
+    ) -> Result<Result<Deadline, Option<Located<'o>>>> {
+        let mut until = Deadline::NEVER;
+        for (condition, hash) in conditions.iter().zip(hashes) {
+            let found = self.find(shards.of(*hash), *hash, condition.key, guard)?;
+            let current = found.own.map(|(_, located)| located).filter(|it| !it.expired);
+            if !self.holds(&condition.expected, current.as_ref())? {
+                return Ok(Err(current));
+            }
+            // Nothing else can end it: the shard is locked.
+            until = until.or(current.map_or(Deadline::NEVER, |it| self.deadline(&it.stored)));
+        }
+        Ok(Ok(until))
     }
 
     /// Returns whether a key is as expected.
@@ -210,5 +274,20 @@ impl Inner {
             return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
         }
         Ok(old)
+    }
+}
+
+/// Makes the slots point to the entries of changes that were appended.
+fn publish_all(
+    appended: &Appended<'_>,
+    drafts: &[Draft<'_>],
+    old: &[Replaced<'_>],
+    shards: &mut LockedShards<'_>,
+) {
+    let (segment, timestamp) = (appended.segment, appended.timestamp);
+    let addresses = addresses(appended, drafts);
+    for (((hash, old), draft), new) in old.iter().zip(drafts).zip(addresses) {
+        let new = (!draft.header.is_tombstone()).then_some(new);
+        publish(shards.of(*hash), *hash, old.as_ref(), new, segment, timestamp);
     }
 }

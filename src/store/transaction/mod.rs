@@ -8,15 +8,17 @@
 //!   which is the transaction's place in the serial order.
 //! - If a merge or a clear has removed part of what was appended, the ranges are read again in a
 //!   new snapshot. If both snapshots show the same, the check continues from the new one.
+//! - A transaction may remove all keys, whichever there are at its commit ([`clearing`]).
 //! - A transaction that writes nothing takes effect at its snapshot and never runs twice.
 //! - No lock is held while a caller's closure runs.
 
+mod clearing;
 mod held;
 mod range;
 mod reads;
 mod ttl;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ pub use range::TransactionRange;
 use super::snapshot::Snapshot;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
+use crate::log::Log;
 use crate::options::{TransactionOptions, WriteOptions};
 use crate::segment::StoredEntry;
 use crate::segment::index::Bounds;
@@ -35,6 +38,9 @@ use crate::store::point::conditional::{Condition, Expected};
 use crate::store::{KeyRange, prefix_bounds};
 use crate::sync::{sleep, yield_now};
 use crate::value::Value;
+#[cfg(feature = "resp")]
+pub(crate) use clearing::ClearNote;
+use clearing::Clearing;
 use reads::{Reads, SpanCheck};
 
 /// Maximum number of times that one attempt to commit checks its ranges. A merge that removes the
@@ -148,6 +154,8 @@ pub struct Transaction {
     writes: Writes,
     /// Reads through `&self` record themselves here.
     reads: RefCell<Reads>,
+    /// Whether all keys were removed, before the writes.
+    clearing: Option<Clearing>,
 }
 
 impl fmt::Debug for Transaction {
@@ -161,7 +169,7 @@ impl fmt::Debug for Transaction {
 
 impl Transaction {
     fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot, writes: Writes::new(), reads: RefCell::default() }
+        Self { snapshot, writes: Writes::new(), reads: RefCell::default(), clearing: None }
     }
 
     /// Returns the value of a key, or `None` if it is absent or expired. Returns what this
@@ -174,6 +182,9 @@ impl Transaction {
         let key = key.as_ref();
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.clone());
+        }
+        if self.clearing.is_some() {
+            return Ok(None);
         }
         let (view, guard) = (&self.snapshot.view, self.snapshot.view.pin()?);
         let (stored, value) = view.get(key, &guard)?.unzip();
@@ -191,6 +202,9 @@ impl Transaction {
         let key = key.as_ref();
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.is_some());
+        }
+        if self.clearing.is_some() {
+            return Ok(false);
         }
         let guard = self.snapshot.view.pin()?;
         let stored = self.snapshot.view.seek(key, &guard)?;
@@ -219,17 +233,18 @@ impl Transaction {
     /// # }
     /// ```
     pub fn range(&self, bounds: impl KeyRange) -> TransactionRange<'_> {
-        self.range_of(bounds.into_bounds().into())
+        self.range_of(&bounds.into_bounds().into())
     }
 
     /// Returns an iterator over all keys with a prefix and their values; see
     /// [`range`](Self::range).
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> TransactionRange<'_> {
-        self.range_of(prefix_bounds(prefix.as_ref()))
+        self.range_of(&prefix_bounds(prefix.as_ref()))
     }
 
-    fn range_of(&self, bounds: Bounds) -> TransactionRange<'_> {
-        TransactionRange::new(&self.snapshot, &self.writes, &self.reads, bounds)
+    fn range_of(&self, bounds: &Bounds) -> TransactionRange<'_> {
+        let stored = self.stored_part(bounds);
+        TransactionRange::new(&self.snapshot, &self.writes, &self.reads, bounds, stored)
     }
 
     /// Stores a value under a key when the transaction commits.
@@ -299,6 +314,7 @@ impl Transaction {
     /// ```
     pub fn rollback(&mut self) {
         self.writes.clear();
+        self.clearing = None;
     }
 
     /// Returns the snapshot that the transaction reads from. Reads made directly through it do not
@@ -315,18 +331,18 @@ impl Transaction {
 
     fn write(&mut self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) {
         let value = value.map(|value| Value::from(value.to_vec()));
-        let options = self
-            .writes
-            .get(key)
-            .map_or(options, |earlier| options.following(earlier.options, earlier.value.is_some()));
+        let options = match self.last_change(key) {
+            Some((earlier, is_put)) => options.following(earlier, is_put),
+            None => options,
+        };
         self.writes.insert(key.to_vec(), Write { value, options });
     }
 
     /// Applies the changes if everything that was read is unchanged. Returns whether it is.
     fn commit(self, inner: &Arc<Inner>, options: TransactionOptions) -> Result<bool> {
         inner.here()?;
-        let Self { mut snapshot, writes, reads } = self;
-        if writes.is_empty() {
+        let Self { mut snapshot, writes, reads, mut clearing } = self;
+        if writes.is_empty() && clearing.is_none() {
             return Ok(true);
         }
         let reads = reads.into_inner();
@@ -339,26 +355,37 @@ impl Transaction {
         let wants_durable = writes.values().any(asks_to_be_durable);
         settings.durable = options.durable.or(wants_durable.then_some(true));
         for _ in 0..CHECKS_MAX {
-            // If the attempt fails before the second check of the ranges, something has changed,
-            // and this stays `false`.
-            let mut is_gone = false;
+            // Stays `false` if something has changed before the second check of the ranges.
+            let is_gone = Cell::new(false);
             match reads.look_ahead(inner, snapshot.position())? {
                 SpanCheck::Changed => {}
-                SpanCheck::Gone => is_gone = true,
+                SpanCheck::Gone => is_gone.set(true),
                 SpanCheck::Same(looked) => {
-                    let drafts = drafts_of(inner, &writes)?;
-                    let is_made =
-                        inner.change_atomically(&conditions, drafts, settings, |log| {
-                            let found = reads.hold(inner, &looked, log)?;
-                            is_gone = matches!(found, SpanCheck::Gone);
-                            Ok(matches!(found, SpanCheck::Same(())))
-                        })?;
+                    let validate = |log: &Log| {
+                        let found = reads.hold(inner, &looked, log)?;
+                        is_gone.set(matches!(found, SpanCheck::Gone));
+                        Ok(matches!(found, SpanCheck::Same(())))
+                    };
+                    let is_made = match &mut clearing {
+                        None => {
+                            let drafts = drafts_of(inner, &writes)?;
+                            inner.change_atomically(&conditions, drafts, settings, validate)?
+                        }
+                        Some(clearing) => clearing.commit(
+                            inner,
+                            &conditions,
+                            &writes,
+                            settings,
+                            validate,
+                            &is_gone,
+                        )?,
+                    };
                     if is_made {
                         return Ok(true);
                     }
                 }
             }
-            if !is_gone {
+            if !is_gone.get() {
                 return Ok(false);
             }
             // The history is gone, but what was read may still be unchanged.

@@ -62,20 +62,22 @@ impl<I: DoubleEndedIterator> Ends<I> {
 }
 
 impl<'a> TransactionRange<'a> {
+    /// `stored` is the part of the bounds in which the snapshot counts.
     pub(super) fn new(
         snapshot: &Snapshot,
         writes: &'a Writes,
         reads: &'a RefCell<Reads>,
-        bounds: Bounds,
+        bounds: &Bounds,
+        stored: Bounds,
     ) -> Self {
-        let span = reads.borrow_mut().begin_span(bounds.clone());
+        let span = reads.borrow_mut().begin_span(stored.clone());
         // `BTreeMap::range` panics if a range ends before it starts.
         let written = if bounds.is_empty() {
             writes.range(Vec::new()..Vec::new())
         } else {
             writes.range((bounds.start.clone(), bounds.end.clone()))
         };
-        let pairs = Range(Ordered::new(&snapshot.view, bounds));
+        let pairs = Range(Ordered::new(&snapshot.view, stored));
         let (pairs, writes) = (Ends::new(pairs), Ends::new(written));
         Self { pairs, writes, reads, span }
     }

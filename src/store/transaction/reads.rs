@@ -52,15 +52,59 @@ pub(super) enum SpanCheck<T> {
 /// The part of the log that was checked without a lock.
 #[derive(Debug)]
 pub(super) struct Looked {
-    since: Place,
-    reached: Place,
+    pub(super) since: Place,
+    pub(super) reached: Place,
 }
 
 impl Looked {
     /// Returns whether the log from the start of the check is still complete.
-    fn is_complete(&self, inner: &Inner) -> bool {
+    pub(super) fn is_complete(&self, inner: &Inner) -> bool {
         inner.manifest.get(Manifest::history) <= self.since
     }
+
+    /// Returns the segments with the rest of the log, or `None` if part of that is gone.
+    pub(super) fn rest(&self, inner: &Inner, log: &Log) -> Option<Vec<Arc<Segment>>> {
+        // A clear in progress during the first check already had its fresh segment in the set, but
+        // the manifest did not record it yet. By now the clear has either finished or not begun.
+        if !self.is_complete(inner) && !made(Mistake::HistoryNotReadAgain) {
+            return None;
+        }
+        let segments = log.unsealed();
+        // Segments sealed meanwhile may have been merged by now. And a clear that has failed since
+        // has removed the segment in which the first check ended.
+        let still_exists = segments.iter().any(|segment| segment.id() == self.reached.segment);
+        (segments.is_empty() || still_exists).then_some(segments)
+    }
+}
+
+/// Returns the segments of the log, oldest first.
+pub(super) fn log_segments(inner: &Inner) -> Vec<Arc<Segment>> {
+    let whole = inner.segments.whole();
+    let mut segments: Vec<Arc<Segment>> =
+        whole.iter().filter(|segment| segment.kind() == Kind::Log).cloned().collect();
+    segments.sort_by_key(|segment| segment.id());
+    segments
+}
+
+/// Goes through the entries of these segments, oldest first, starting at a place, until a closure
+/// returns `true` for a key. Returns where they end, or `None` if it did.
+pub(super) fn look(
+    segments: &[Arc<Segment>],
+    from: Place,
+    mut is_wanted: impl FnMut(&[u8]) -> bool,
+) -> Result<Option<Place>> {
+    let mut reached = from;
+    for segment in segments.iter().filter(|segment| segment.id() >= from.segment) {
+        let is_first = segment.id() == from.segment;
+        let mut walk = Walk::new(segment, if is_first { from.offset } else { 0 });
+        while let Some(stored) = walk.next(u64::MAX)? {
+            if is_wanted(stored.entry().key()) {
+                return Ok(None);
+            }
+        }
+        reached = Place::new(segment.id(), walk.offset());
+    }
+    Ok(Some(reached))
 }
 
 /// The part of a range that was iterated.
@@ -162,11 +206,10 @@ impl Reads {
         if self.spans.is_empty() {
             return Ok(SpanCheck::Same(Looked { since, reached: since }));
         }
-        let whole = inner.segments.whole();
-        let mut segments: Vec<Arc<Segment>> =
-            whole.iter().filter(|segment| segment.kind() == Kind::Log).cloned().collect();
-        segments.sort_by_key(|segment| segment.id());
-        let Some(reached) = self.look(&segments, since)? else { return Ok(SpanCheck::Changed) };
+        let has = |key: &[u8]| self.has_in_span(key);
+        let Some(reached) = look(&log_segments(inner), since, has)? else {
+            return Ok(SpanCheck::Changed);
+        };
         let looked = Looked { since, reached };
         // A segment leaves the set only after the manifest has recorded its removal.
         Ok(if looked.is_complete(inner) { SpanCheck::Same(looked) } else { SpanCheck::Gone })
@@ -180,37 +223,9 @@ impl Reads {
         if self.spans.is_empty() || made(Mistake::RangesNotLookedAtAgain) {
             return Ok(SpanCheck::Same(()));
         }
-        // A clear in progress during the first check already had its fresh segment in the set, but
-        // the manifest did not record it yet. By now the clear has either finished or not begun.
-        if !looked.is_complete(inner) && !made(Mistake::HistoryNotReadAgain) {
-            return Ok(SpanCheck::Gone);
-        }
-        let (segments, reached) = (log.unsealed(), looked.reached);
-        // Segments sealed meanwhile may have been merged by now. And a clear that has failed since
-        // has removed the segment in which the first check ended.
-        let still_exists = segments.iter().any(|segment| segment.id() == reached.segment);
-        if !segments.is_empty() && !still_exists {
-            return Ok(SpanCheck::Gone);
-        }
-        let is_same = self.look(&segments, reached)?.is_some();
+        let Some(segments) = looked.rest(inner, log) else { return Ok(SpanCheck::Gone) };
+        let is_same = look(&segments, looked.reached, |key| self.has_in_span(key))?.is_some();
         Ok(if is_same { SpanCheck::Same(()) } else { SpanCheck::Changed })
-    }
-
-    /// Checks the entries of these segments, oldest first, starting at a place. Returns where they
-    /// end, or `None` if one is in a span.
-    fn look(&self, segments: &[Arc<Segment>], from: Place) -> Result<Option<Place>> {
-        let mut reached = from;
-        for segment in segments.iter().filter(|segment| segment.id() >= from.segment) {
-            let is_first = segment.id() == from.segment;
-            let mut walk = Walk::new(segment, if is_first { from.offset } else { 0 });
-            while let Some(stored) = walk.next(u64::MAX)? {
-                if self.has_in_span(stored.entry().key()) {
-                    return Ok(None);
-                }
-            }
-            reached = Place::new(segment.id(), walk.offset());
-        }
-        Ok(Some(reached))
     }
 }
 

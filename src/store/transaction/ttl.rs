@@ -51,6 +51,7 @@ impl Transaction {
                 Ok(kept.or_else(|| Some(self.ttl_of_put(options.lifetime))))
             }
             Some(Write { options, .. }) => Ok(Some(self.ttl_of_put(options.lifetime))),
+            None if self.clearing.is_some() => Ok(None),
             None => self.ttl_seen(key),
         }
     }
@@ -90,6 +91,7 @@ impl Transaction {
                 Ok(kept.or_else(|| Some(of_put(options.lifetime))))
             }
             Some(Write { options, .. }) => Ok(Some(of_put(options.lifetime))),
+            None if self.clearing.is_some() => Ok(None),
             None => self.expiry_seen(key),
         }
     }

@@ -1,6 +1,7 @@
 //! Tests of single keys: conditions, expiry, compression, transactions, counters.
 
 pub(crate) mod batches;
+pub(crate) mod clearing;
 pub(crate) mod clocks;
 pub(crate) mod collisions;
 pub(crate) mod compression;

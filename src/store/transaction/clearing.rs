@@ -1,0 +1,188 @@
+//! A transaction that removes all keys, without having read any.
+//!
+//! - Until the commit, [`Clearing`] only notes that the transaction began anew: whatever it reads
+//!   after that is absent unless it has written it since. So it can't conflict over keys that it
+//!   merely removes.
+//! - The commit gathers the keys: first those that slots name and everything appended meanwhile,
+//!   without a lock; then, with all shards locked, the rest. From then on nothing is appended, so
+//!   no key is missed.
+//! - The deletes are entries of the same batch as the transaction's other changes.
+
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::panic::UnwindSafe;
+use std::sync::Arc;
+
+use super::reads::{Looked, log_segments, look};
+use super::{Snapshot, Transaction, Write, Writes, drafts_of};
+use crate::error::Result;
+use crate::log::Log;
+use crate::options::WriteOptions;
+use crate::segment::index::Bounds;
+use crate::segment::write::draft::Draft;
+use crate::store::Inner;
+use crate::store::point::conditional::Condition;
+use crate::store::scan::entries::Entries;
+
+/// Gets each key that a clear deletes, just before the deletes are appended.
+pub(crate) type ClearNote = Box<dyn FnMut(&[u8]) + Send + UnwindSafe>;
+
+/// That a transaction has removed all keys.
+pub(super) struct Clearing {
+    note: Option<ClearNote>,
+}
+
+impl fmt::Debug for Clearing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clearing").finish_non_exhaustive()
+    }
+}
+
+impl Clearing {
+    /// Deletes all keys, and applies the writes made since, if the conditions hold and `validate`
+    /// agrees. Returns whether they do. Sets `is_gone` if the log was cut off meanwhile, so that
+    /// another attempt is needed to know all keys.
+    pub(super) fn commit(
+        &mut self,
+        inner: &Arc<Inner>,
+        conditions: &[Condition<'_>],
+        writes: &Writes,
+        settings: WriteOptions,
+        validate: impl FnOnce(&Log) -> Result<bool>,
+        is_gone: &Cell<bool>,
+    ) -> Result<bool> {
+        let Some(cleared) = ClearedKeys::gather(inner, writes)? else {
+            is_gone.set(true);
+            return Ok(false);
+        };
+        let drafts = drafts_of(inner, writes)?;
+        let complete = |log: &Log, drafts: &mut Vec<_>| {
+            let is_complete = cleared.complete(inner, writes, log, drafts)?;
+            is_gone.set(!is_complete);
+            Ok(is_complete)
+        };
+        let note = |drafts: &[Draft<'_>]| self.report(drafts);
+        inner.change_all(conditions, drafts, settings, complete, validate, note)
+    }
+
+    /// Reports the deletes among changes that are about to be appended.
+    fn report(&mut self, drafts: &[Draft<'_>]) {
+        if let Some(note) = &mut self.note {
+            let deletes = drafts.iter().filter(|draft| draft.header.is_tombstone());
+            deletes.for_each(|draft| note(draft.key()));
+        }
+    }
+}
+
+impl Transaction {
+    /// Removes all keys when the transaction commits, and discards all writes so far. Afterwards,
+    /// the transaction sees its own later writes only.
+    ///
+    /// This reads nothing: whatever others write meanwhile is removed too, and causes no conflict.
+    /// Reads made before still count. The commit deletes each key, within the limits of a
+    /// [batch](crate::Batch), and all other writes wait for it. [`Bitcask::clear`] is faster, but
+    /// is no part of a transaction.
+    ///
+    /// [`Bitcask::clear`]: crate::Bitcask::clear
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("old", "1")?;
+    /// // Nobody sees the store without a generation.
+    /// db.transaction(|tx| {
+    ///     tx.clear();
+    ///     tx.put("generation", "2");
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(db.len()?, 1);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn clear(&mut self) {
+        self.clear_noting(None);
+    }
+
+    /// Like `clear`. `note` gets each key that the commit deletes, with all shards and the log
+    /// locked. If the commit fails after that, they are not deleted.
+    pub(crate) fn clear_noting(&mut self, note: Option<ClearNote>) {
+        self.rollback();
+        self.clearing = Some(Clearing { note });
+    }
+
+    /// Returns the options of the last change of a key, and whether that is a put.
+    pub(super) fn last_change(&self, key: &[u8]) -> Option<(WriteOptions, bool)> {
+        let of_write = |write: &Write| (write.options, write.value.is_some());
+        // A clear is a delete of every key.
+        let of_clear = || self.clearing.is_some().then(|| (WriteOptions::new(), false));
+        self.writes.get(key).map(of_write).or_else(of_clear)
+    }
+
+    /// Returns the part of a range in which the transaction sees what others have written.
+    pub(super) fn stored_part(&self, bounds: &Bounds) -> Bounds {
+        if self.clearing.is_some() { Bounds::nothing() } else { bounds.clone() }
+    }
+}
+
+/// The keys that a commit deletes because of a clear.
+#[derive(Debug)]
+struct ClearedKeys {
+    /// Those that were found without a lock, without those that the transaction writes itself.
+    keys: BTreeSet<Vec<u8>>,
+    looked: Looked,
+    /// Those that were found with all shards locked.
+    late: OnceCell<Vec<Vec<u8>>>,
+}
+
+impl ClearedKeys {
+    /// Gathers keys without a lock. Returns `None` if part of the log is gone.
+    fn gather(inner: &Arc<Inner>, writes: &Writes) -> Result<Option<Self>> {
+        // Every key is there throughout the iteration, or was put after this moment.
+        let since = Snapshot { view: Arc::new(Inner::view(inner)) }.position().place();
+        let mut keys = BTreeSet::new();
+        let mut add = |key: &[u8]| {
+            if !writes.contains_key(key) {
+                keys.insert(key.to_vec());
+            }
+        };
+        let mut entries = Entries::new(inner);
+        while let Some(entry) = entries.next(|stored| {
+            add(stored.entry().key());
+            Ok(())
+        }) {
+            entry?;
+        }
+        let reached = look(&log_segments(inner), since, |key| {
+            add(key);
+            false
+        })?;
+        let looked = Looked { since, reached: reached.unwrap_or(since) };
+        let this = Self { keys, looked, late: OnceCell::new() };
+        Ok(this.looked.is_complete(inner).then_some(this))
+    }
+
+    /// Adds the deletes of all keys, with all shards locked. Returns `false` if part of the log is
+    /// gone, so that keys may be missing.
+    fn complete<'d>(
+        &'d self,
+        inner: &Inner,
+        writes: &Writes,
+        log: &Log,
+        drafts: &mut Vec<Draft<'d>>,
+    ) -> Result<bool> {
+        let Some(segments) = self.looked.rest(inner, log) else { return Ok(false) };
+        let mut late = BTreeSet::new();
+        look(&segments, self.looked.reached, |key| {
+            if !self.keys.contains(key) && !writes.contains_key(key) {
+                late.insert(key.to_vec());
+            }
+            false
+        })?;
+        let late = self.late.get_or_init(|| late.into_iter().collect());
+        drafts.extend(self.keys.iter().chain(late).map(|key| Draft::tombstone(key)));
+        Ok(true)
+    }
+}
