@@ -8,8 +8,8 @@
 //!   which is the transaction's place in the serial order.
 //! - If a merge or a clear has removed part of what was appended, the ranges are read again in a
 //!   new snapshot. If both snapshots show the same, the check continues from the new one.
-//! - A transaction may remove all keys without having read them ([`clearing`]). Which ones these are
-//!   is decided at the commit.
+//! - A transaction may remove all keys without having read them ([`clearing`]). Which ones these
+//!   are is decided at the commit.
 //! - A transaction that writes nothing takes effect at its snapshot and never runs twice.
 //! - No lock is held while a caller's closure runs.
 
