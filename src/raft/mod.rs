@@ -75,6 +75,8 @@
 //! # }
 //! ```
 
+#![expect(clippy::result_large_err, reason = "the error is openraft's, and its traits want it")]
+
 // - `log` has the log and the vote, `state` the state machine and its snapshots.
 // - What touches a store or the disk is in plain, blocking functions, which tests run on a disk that
 //   crashes. The traits of openraft are thin layers around them.

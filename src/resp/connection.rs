@@ -6,8 +6,8 @@
 //! - Writes that have to be durable are synced once for all of these commands, on a thread that may
 //!   block. Other clients that wait for a sync share it.
 //! - No more commands run before the replies are sent. So a client that does not read them has one
-//!   batch of them waiting, and is disconnected when it stalls for too long. What it sends meanwhile
-//!   is read, up to a size: it may not read before it has sent everything.
+//!   batch of them waiting, and is disconnected when it stalls for too long. What it sends
+//!   meanwhile is read, up to a size: it may not read before it has sent everything.
 
 use std::io;
 use std::sync::Arc;

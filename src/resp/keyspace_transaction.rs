@@ -90,8 +90,8 @@ fn forget(ledger: &Ledger, noted: &mut BTreeSet<Vec<u8>>, flushed: &Mutex<Vec<Ve
 }
 
 impl Keyspace<'_> {
-    /// Removes all keys, within a transaction. They are not read: others may go on writing, and what
-    /// they write until the commit is removed too.
+    /// Removes all keys, within a transaction. They are not read: others may go on writing, and
+    /// what they write until the commit is removed too.
     pub(super) fn flush_within(&mut self) {
         let ledger = &self.database.ledger;
         let note = self.flushed.clone().filter(|_| ledger.is_followed()).map(|flushed| {

@@ -21,6 +21,9 @@ use crate::sync::Mutex;
 /// Size in bytes above which what is appended or removed goes into another batch.
 const BATCH_SIZE: u64 = 8 << 20;
 
+/// Number of entries that are removed together.
+const DELETED_TOGETHER: u64 = 4096;
+
 /// Number of entries that are looked up together.
 const READ_TOGETHER: u64 = 64;
 
@@ -164,7 +167,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
             let write = || ErrorSubject::Log(log_id.clone());
             let bytes = encode(&key, &entry).during(write(), ErrorVerb::Write)?;
             if batch.size() + bytes.len() as u64 > BATCH_SIZE && !batch.is_empty() {
-                self.write(store, &mut batch, &mut ends, last.take())
+                write(store, &mut batch, &mut ends, last.take())
                     .during(write(), ErrorVerb::Write)?;
             }
             batch.put(&key, bytes);
@@ -173,21 +176,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
             }
             last = Some(log_id);
         }
-        self.write(store, &mut batch, &mut ends, last).during(ErrorSubject::Logs, ErrorVerb::Write)
-    }
-
-    /// Writes entries up to `last`, and empties the batch.
-    fn write(
-        &self,
-        store: &Bitcask,
-        batch: &mut Batch,
-        ends: &mut LogEnds<C>,
-        last: Option<LogId<C::NodeId>>,
-    ) -> Result<()> {
-        store.write_opt(batch, not_synced())?;
-        batch.clear();
-        ends.last = last;
-        Ok(())
+        write(store, &mut batch, &mut ends, last).during(ErrorSubject::Logs, ErrorVerb::Write)
     }
 
     /// Reads the entries that are present in a range: all of them, or fewer once they have more
@@ -296,8 +285,18 @@ impl<C: RaftTypeConfig> GroupLog<C> {
     }
 }
 
-/// Number of entries that are removed together.
-const DELETED_TOGETHER: u64 = 4096;
+/// Appends the entries of a batch, up to `last`, and empties it.
+fn write<C: RaftTypeConfig>(
+    store: &Bitcask,
+    batch: &mut Batch,
+    ends: &mut LogEnds<C>,
+    last: Option<LogId<C::NodeId>>,
+) -> Result<()> {
+    store.write_opt(batch, not_synced())?;
+    batch.clear();
+    ends.last = last;
+    Ok(())
+}
 
 /// The error for an entry that is missing between others.
 fn gap(store: &Bitcask, group: u64, missing: u64) -> Error {

@@ -26,6 +26,10 @@ async fn send(snapshot: &Snapshot<TestConfig>, to: &mut State) {
     to.install_snapshot(&snapshot.meta, received).await.unwrap();
 }
 
+fn is_segment(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|it| it == "log")
+}
+
 fn names(twin: &Arc<Twin>) -> Vec<String> {
     let entries = Fs::Twin(Arc::clone(twin)).list(Path::new("/state")).unwrap();
     entries.into_iter().map(|entry| entry.name).collect()
@@ -134,9 +138,7 @@ fn a_snapshot_that_is_not_what_it_claims_is_refused() {
         assert!(error.contains("up to log index Some(8)"), "{error}");
         // A file is missing.
         let received = state.begin_receiving_snapshot().await.unwrap();
-        for file in
-            snapshot.snapshot.files().unwrap().iter().filter(|it| !it.name.ends_with(".log"))
-        {
+        for file in snapshot.snapshot.files().unwrap().iter().filter(|it| !is_segment(&it.name)) {
             let mut bytes = vec![0; usize::try_from(file.size).unwrap()];
             snapshot.snapshot.read(&file.name, 0, &mut bytes).unwrap();
             received.write(&file.name, 0, &bytes).unwrap();
@@ -190,7 +192,7 @@ fn what_is_missing_is_damage_and_never_an_empty_state() {
             }
         }
         for entry in fs.list(Path::new("/state/state-1")).unwrap() {
-            if entry.name.ends_with(".log") {
+            if is_segment(&entry.name) {
                 fs.remove(&Path::new("/state/state-1").join(entry.name)).unwrap();
             }
         }

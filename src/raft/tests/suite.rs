@@ -106,12 +106,12 @@ impl<T: Clone> Reopened<T> {
         let mut shelf = self.0.lock().unwrap();
         match (shelf.opened.take(), shelf.end) {
             (Some(before), End::Closed) => drop(before),
-            (Some(before), end) => {
+            (Some(killed), end) => {
                 let image = match end {
                     End::PoweredOff => shelf.twin.power_image(shelf.twin.op_count(), |_| false),
                     _ => shelf.twin.kill_image_now(),
                 };
-                drop(before);
+                drop(killed);
                 shelf.twin = image;
             }
             (None, _) => {}

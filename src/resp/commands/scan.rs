@@ -2,8 +2,8 @@
 //!
 //! - The cursor of `SCAN` is that of the store: the server keeps nothing for a client that scans,
 //!   and a cursor outlives a restart.
-//! - Keys are copied for the reply only if they match, and count in the memory of replies while they
-//!   are gathered.
+//! - Keys are copied for the reply only if they match, and count in the memory of replies while
+//!   they are gathered.
 
 use bytes::Bytes;
 

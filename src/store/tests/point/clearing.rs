@@ -1,5 +1,5 @@
-//! Transactions that remove all keys: whatever others write meanwhile is no conflict, and is removed
-//! too.
+//! Transactions that remove all keys: whatever others write meanwhile is no conflict, and is
+//! removed too.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,8 +115,8 @@ fn a_clear_of_the_store_meanwhile_is_no_conflict() {
     assert_eq!(db.position(), position);
 }
 
-/// Others put pairs of new keys all the time. A clear is made in its first attempt, and removes both
-/// keys of a pair or none.
+/// Others put pairs of new keys all the time. A clear is made in its first attempt, and removes
+/// both keys of a pair or none.
 #[test]
 fn a_clear_is_made_however_much_others_write() {
     let dir = tempfile::tempdir().unwrap();
