@@ -6,14 +6,14 @@
 //!
 //! What the two promise:
 //!
-//! - A vote is durable when [`save_vote`](openraft::storage::RaftLogStorage::save_vote) returns, and
-//!   entries are durable before openraft hears of it. Entries of several nodes, or of several groups
-//!   of one node that share a log, are made durable by one sync.
-//! - After a crash, the log is what it was, up to some entry that is not older than the last durable
-//!   one. There is never a gap.
+//! - A vote is durable when [`save_vote`](openraft::storage::RaftLogStorage::save_vote) returns,
+//!   and entries are durable before openraft hears of it. Entries of several nodes, or of several
+//!   groups of one node that share a log, are made durable by one sync.
+//! - After a crash, the log is what it was, up to some entry that is not older than the last
+//!   durable one. There is never a gap.
 //! - A request takes effect together with its place in the log, or not at all, so each is applied
-//!   once. Applying does not wait for the disk: after a crash, openraft applies again what was lost,
-//!   out of the log.
+//!   once. Applying does not wait for the disk: after a crash, openraft applies again what was
+//!   lost, out of the log.
 //! - A snapshot consists of hard links to files that never change again. A snapshot that is missing
 //!   on disk is an error, never an empty state.
 //!
@@ -78,8 +78,8 @@
 #![expect(clippy::result_large_err, reason = "the error is openraft's, and its traits want it")]
 
 // - `log` has the log and the vote, `state` the state machine and its snapshots.
-// - What touches a store or the disk is in plain, blocking functions, which tests run on a disk that
-//   crashes. The traits of openraft are thin layers around them.
+// - What touches a store or the disk is in plain, blocking functions, which tests run on a disk
+//   that crashes. The traits of openraft are thin layers around them.
 
 mod blocking;
 mod encoding;

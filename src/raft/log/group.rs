@@ -164,11 +164,11 @@ impl<C: RaftTypeConfig> GroupLog<C> {
                 return Err(DefensiveError::new(ErrorSubject::Logs, violation).into());
             }
             let key = self.key(LogItem::Entry(log_id.index));
-            let write = || ErrorSubject::Log(log_id.clone());
-            let bytes = encode(&key, &entry).during(write(), ErrorVerb::Write)?;
+            let this = || ErrorSubject::Log(log_id.clone());
+            let bytes = encode(&key, &entry).during(this(), ErrorVerb::Write)?;
             if batch.size() + bytes.len() as u64 > BATCH_SIZE && !batch.is_empty() {
                 write(store, &mut batch, &mut ends, last.take())
-                    .during(write(), ErrorVerb::Write)?;
+                    .during(this(), ErrorVerb::Write)?;
             }
             batch.put(&key, bytes);
             if ends.last.is_none() && last.is_none() && ends.purged.is_none() {

@@ -13,10 +13,10 @@ use crate::store::Bitcask;
 use crate::sync::{Condvar, Mutex};
 
 /// What a sync returns to each that has waited for it.
-pub(in crate::raft) type Synced = Result<(), Arc<Error>>;
+pub(in crate::raft) type SyncResult = Result<(), Arc<Error>>;
 
 /// Called when a sync has ended.
-pub(in crate::raft) type Done = Box<dyn FnOnce(Synced) + Send>;
+pub(in crate::raft) type Done = Box<dyn FnOnce(SyncResult) + Send>;
 
 /// Those that wait, and the thread that syncs for them.
 pub(in crate::raft) struct Syncing {
@@ -78,7 +78,7 @@ impl SyncQueue {
         Arc::new(Self { store: Arc::clone(store), waiting, come: Condvar::default() })
     }
 
-    fn sync(&self) -> Synced {
+    fn sync(&self) -> SyncResult {
         if made(Mistake::RaftDoneBeforeSync) {
             return Ok(());
         }

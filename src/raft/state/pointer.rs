@@ -13,8 +13,8 @@
 //!   are removed.
 //! - `CURRENT` consists of 8 bytes that identify it, the names in the encoding of `encoding`, and a
 //!   CRC-32 of both, big-endian. It is replaced as a whole.
-//! - If `CURRENT` is missing although a state was in use, or if it names what does not exist, that is
-//!   damage. A node that took it for an empty state would forget what it has promised.
+//! - If `CURRENT` is missing although a state was in use, or if it names what does not exist, that
+//!   is damage. A node that took it for an empty state would forget what it has promised.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Builds, receives and installs snapshots.
 //!
-//! - A snapshot is a copy of the store, with links to its sealed segments. It holds exactly what was
-//!   applied when it was made, and its last log id lies in it.
+//! - A snapshot is a copy of the store, with links to its sealed segments. It holds exactly what
+//!   was applied when it was made, and its last log id lies in it.
 //! - Once a snapshot exists, openraft purges the log up to it. So the store itself is durable up to
 //!   there first.
 //! - To install a snapshot, a copy of it becomes the store. It counts once `CURRENT` names it.

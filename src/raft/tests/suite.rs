@@ -1,4 +1,5 @@
-//! openraft's own suite, on stores as they are, and on stores that are opened anew before each call.
+//! openraft's own suite, on stores as they are, and on stores that are opened anew before each
+//! call.
 
 use std::fmt::Debug;
 use std::ops::RangeBounds;
@@ -16,8 +17,8 @@ use super::*;
 
 type Failed = StorageError<u64>;
 
-/// Fresh directories for each test, on one disk: openraft's suite hands the files of a snapshot from
-/// one node to another.
+/// Fresh directories for each test, on one disk: openraft's suite hands the files of a snapshot
+/// from one node to another.
 struct Fresh {
     twin: Arc<Twin>,
     built: AtomicUsize,
@@ -103,21 +104,21 @@ impl<T: Clone> Reopened<T> {
     }
 
     fn fresh(&self) -> T {
-        let mut shelf = self.0.lock().unwrap();
-        match (shelf.opened.take(), shelf.end) {
+        let mut place = self.0.lock().unwrap();
+        match (place.opened.take(), place.end) {
             (Some(before), End::Closed) => drop(before),
             (Some(killed), end) => {
                 let image = match end {
-                    End::PoweredOff => shelf.twin.power_image(shelf.twin.op_count(), |_| false),
-                    _ => shelf.twin.kill_image_now(),
+                    End::PoweredOff => place.twin.power_image(place.twin.op_count(), |_| false),
+                    _ => place.twin.kill_image_now(),
                 };
                 drop(killed);
-                shelf.twin = image;
+                place.twin = image;
             }
             (None, _) => {}
         }
-        let opened = (shelf.open)(&shelf.twin).unwrap();
-        shelf.opened.insert(opened).clone()
+        let opened = (place.open)(&place.twin).unwrap();
+        place.opened.insert(opened).clone()
     }
 }
 
