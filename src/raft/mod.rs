@@ -7,8 +7,8 @@
 //! What the two promise:
 //!
 //! - A vote is durable when [`save_vote`](openraft::storage::RaftLogStorage::save_vote) returns,
-//!   and entries are durable before openraft hears of it. Entries of several nodes, or of several
-//!   groups of one node that share a log, are made durable by one sync.
+//!   and entries are durable before openraft hears of it. Groups of one node can share a log, and
+//!   then share its syncs.
 //! - After a crash, the log is what it was, up to some entry that is not older than the last
 //!   durable one. There is never a gap.
 //! - A request takes effect together with its place in the log, or not at all, so each is applied
@@ -43,7 +43,11 @@
 //! struct Swap;
 //!
 //! impl Apply<Cluster> for Swap {
-//!     fn apply(&self, tx: &mut Transaction, (key, value): &(String, String)) -> bitcask::Result<Option<String>> {
+//!     fn apply(
+//!         &self,
+//!         tx: &mut Transaction,
+//!         (key, value): &(String, String),
+//!     ) -> bitcask::Result<Option<String>> {
 //!         let before = tx.get(key)?.map(|before| String::from_utf8_lossy(&before).into_owned());
 //!         tx.put(key, value);
 //!         Ok(before)
