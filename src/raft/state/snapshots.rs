@@ -33,7 +33,11 @@ where
         let store = self.store();
         let applying = self.applying.lock();
         let now = applying.now.clone();
-        store.db().backup_noting(dir.path(), move || drop(applying))?;
+        let mut held = Some(applying);
+        if made(Mistake::RaftMomentUnguarded) {
+            held = None;
+        }
+        store.db().backup_noting(dir.path(), move || drop(held))?;
         if !made(Mistake::RaftStateNotSynced) {
             store.db().sync()?;
         }

@@ -14,6 +14,7 @@ use shuttle::{Config, FailurePersistence, Runner, thread};
 
 use super::suite::copy;
 use super::*;
+use crate::mistake::{Mistake, make};
 use crate::raft::log::group::GroupLog;
 use crate::raft::log::syncing::Syncing;
 use crate::store::Bitcask;
@@ -61,106 +62,117 @@ fn check(snapshot: &Snapshot<TestConfig>) {
 
 #[test]
 fn schedules_of_snapshots_while_entries_are_applied() {
-    run(|| {
-        let twin = Twin::new();
-        let state: State = try_state(&twin).unwrap();
-        let applying = {
-            let mut state = state.clone();
-            thread::spawn(move || {
-                for index in 0..6 {
-                    done(state.apply([entry(1, index)])).unwrap();
+    run(snapshots_while_entries_are_applied);
+}
+
+#[test]
+fn schedules_with_a_moment_that_is_not_guarded_are_noticed() {
+    let mistake = Mistake::RaftMomentUnguarded;
+    assert!(make(mistake, || run(snapshots_while_entries_are_applied)).is_err());
+}
+
+fn snapshots_while_entries_are_applied() {
+    let twin = Twin::new();
+    let state: State = try_state(&twin).unwrap();
+    let applying = {
+        let mut state = state.clone();
+        thread::spawn(move || {
+            for index in 0..6 {
+                done(state.apply([entry(1, index)])).unwrap();
+            }
+        })
+    };
+    let building = {
+        let mut state = state.clone();
+        thread::spawn(move || {
+            for _ in 0..2 {
+                let mut builder = done(state.get_snapshot_builder());
+                check(&done(builder.build_snapshot()).unwrap());
+            }
+        })
+    };
+    let sending = {
+        let mut state = state.clone();
+        thread::spawn(move || {
+            for _ in 0..2 {
+                if let Some(snapshot) = done(state.get_current_snapshot()).unwrap() {
+                    check(&snapshot);
                 }
-            })
-        };
-        let building = {
-            let mut state = state.clone();
-            thread::spawn(move || {
-                for _ in 0..2 {
-                    let mut builder = done(state.get_snapshot_builder());
-                    check(&done(builder.build_snapshot()).unwrap());
-                }
-            })
-        };
-        let sending = {
-            let mut state = state.clone();
-            thread::spawn(move || {
-                for _ in 0..2 {
-                    if let Some(snapshot) = done(state.get_current_snapshot()).unwrap() {
-                        check(&snapshot);
-                    }
-                    thread::yield_now();
-                }
-            })
-        };
-        for task in [applying, building, sending] {
-            task.join().unwrap();
-        }
-        drop(state);
-        // The current snapshot is what a loss of power leaves, and the state is not behind it.
-        let mut state: State = try_state(&twin.power_image(twin.op_count(), |_| false)).unwrap();
-        let snapshot = done(state.get_current_snapshot()).unwrap().unwrap();
-        assert!(done(state.applied_state()).unwrap().0 >= snapshot.meta.last_log_id);
-        check(&snapshot);
-    });
+                thread::yield_now();
+            }
+        })
+    };
+    for task in [applying, building, sending] {
+        task.join().unwrap();
+    }
+    drop(state);
+    // The current snapshot is what a loss of power leaves, and the state is not behind it.
+    let mut state: State = try_state(&twin.power_image(twin.op_count(), |_| false)).unwrap();
+    let snapshot = done(state.get_current_snapshot()).unwrap().unwrap();
+    assert!(done(state.applied_state()).unwrap().0 >= snapshot.meta.last_log_id);
+    check(&snapshot);
 }
 
 /// Whenever openraft hears that entries are durable, a loss of power at that moment keeps them, and
 /// those that read meanwhile see no gap.
 #[test]
 fn schedules_of_groups_that_share_syncs() {
-    run(|| {
-        let twin = Twin::new();
-        let open = |twin: &Arc<Twin>| {
-            Arc::new(Bitcask::open_on(&env(twin), Path::new("/log"), options()).unwrap())
-        };
-        let db = open(&twin);
-        let (syncing, serve) = Syncing::served_by_caller(&db);
-        let (syncing, heard) = (Arc::new(syncing), Arc::new(Mutex::new(Vec::new())));
-        let server = thread::spawn(serve);
-        let tasks: Vec<_> = (0..2)
-            .map(|number| {
-                let (db, syncing) = (Arc::clone(&db), Arc::clone(&syncing));
-                let (heard, twin) = (Arc::clone(&heard), Arc::clone(&twin));
-                thread::spawn(move || {
-                    let group = Arc::new(GroupLog::<TestConfig>::open(&db, number).unwrap());
-                    let reader = {
-                        let (db, group) = (Arc::clone(&db), Arc::clone(&group));
-                        thread::spawn(move || {
-                            let entries = group.read(&db, 0, 9, u64::MAX).unwrap();
-                            let indexes: Vec<_> =
-                                entries.iter().map(|it| it.log_id.index).collect();
-                            assert!(indexes.is_sorted_by(|a, b| a + 1 == *b), "{indexes:?}");
-                        })
-                    };
-                    for index in 0..3 {
-                        group.append(&db, [entry(1, index)]).unwrap();
-                        let (heard, twin) = (Arc::clone(&heard), Arc::clone(&twin));
-                        syncing.then(Box::new(move |result| {
-                            result.unwrap();
-                            let image = twin.power_image(twin.op_count(), |_| false);
-                            heard.lock().push((number, index, image));
-                        }));
-                    }
-                    group.purge(&db, log_id(1, 0)).unwrap();
-                    reader.join().unwrap();
-                })
+    run(groups_that_share_syncs);
+}
+
+#[test]
+fn schedules_in_which_openraft_hears_too_early_are_noticed() {
+    assert!(make(Mistake::RaftDoneBeforeSync, || run(groups_that_share_syncs)).is_err());
+}
+
+fn groups_that_share_syncs() {
+    let twin = Twin::new();
+    let open = |twin: &Arc<Twin>| {
+        Arc::new(Bitcask::open_on(&env(twin), Path::new("/log"), options()).unwrap())
+    };
+    let db = open(&twin);
+    let (syncing, serve) = Syncing::served_by_caller(&db);
+    let (syncing, heard) = (Arc::new(syncing), Arc::new(Mutex::new(Vec::new())));
+    let server = thread::spawn(serve);
+    let tasks: Vec<_> = (0..2)
+        .map(|number| {
+            let (db, syncing) = (Arc::clone(&db), Arc::clone(&syncing));
+            let (heard, twin) = (Arc::clone(&heard), Arc::clone(&twin));
+            thread::spawn(move || {
+                let group = Arc::new(GroupLog::<TestConfig>::open(&db, number).unwrap());
+                let reader = {
+                    let (db, group) = (Arc::clone(&db), Arc::clone(&group));
+                    thread::spawn(move || {
+                        let entries = group.read(&db, 0, 9, u64::MAX).unwrap();
+                        let indexes: Vec<_> = entries.iter().map(|it| it.log_id.index).collect();
+                        assert!(indexes.is_sorted_by(|a, b| a + 1 == *b), "{indexes:?}");
+                    })
+                };
+                for index in 0..3 {
+                    group.append(&db, [entry(1, index)]).unwrap();
+                    let (heard, twin) = (Arc::clone(&heard), Arc::clone(&twin));
+                    syncing.then(Box::new(move |result| {
+                        result.unwrap();
+                        let image = twin.power_image(twin.op_count(), |_| false);
+                        heard.lock().push((number, index, image));
+                    }));
+                }
+                group.purge(&db, log_id(1, 0)).unwrap();
+                reader.join().unwrap();
             })
-            .collect();
-        for task in tasks {
-            task.join().unwrap();
-        }
-        drop(syncing);
-        server.join().unwrap();
-        let heard = std::mem::take(&mut *heard.lock());
-        assert_eq!(heard.len(), 6);
-        for (number, index, image) in heard {
-            let db = open(&image);
-            let group = GroupLog::<TestConfig>::open(&db, number).unwrap();
-            let last = group.state().last_log_id.map(|it| it.index);
-            assert!(
-                last >= Some(index),
-                "group {number}: {index} was durable, and {last:?} is left"
-            );
-        }
-    });
+        })
+        .collect();
+    for task in tasks {
+        task.join().unwrap();
+    }
+    drop(syncing);
+    server.join().unwrap();
+    let heard = std::mem::take(&mut *heard.lock());
+    assert_eq!(heard.len(), 6);
+    for (number, index, image) in heard {
+        let db = open(&image);
+        let group = GroupLog::<TestConfig>::open(&db, number).unwrap();
+        let last = group.state().last_log_id.map(|it| it.index);
+        assert!(last >= Some(index), "group {number}: {index} was durable, and {last:?} is left");
+    }
 }
