@@ -171,3 +171,19 @@ fn a_flush_in_a_transaction_waits_for_the_commit() {
     client.is("GET other", "nil");
     assert_eq!(served.db.len().unwrap(), 0);
 }
+
+#[test]
+fn a_watched_key_that_keeps_its_lifetime_is_unchanged() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.is("SET k v", "OK");
+    for (before, expected) in [("PING", "['v']"), ("EXPIRE k 100", "no array")] {
+        other.run(before);
+        client.is("WATCH k", "OK");
+        other.is("GETEX k PERSIST", "'v'");
+        client.is("MULTI", "OK");
+        client.is("GET k", "QUEUED");
+        client.is("EXEC", expected);
+        client.is("TTL k", "(-1)");
+    }
+}
