@@ -16,9 +16,10 @@ use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::error::Error;
+use crate::server::body::{reserve, reserve_value, size_in_memory};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
 use crate::server::reserved::is_reserved;
@@ -30,6 +31,8 @@ use crate::store::{Expiry, Position, Snapshot};
 const PIECES_AHEAD: usize = 4;
 /// How often the position is sent again.
 const REPEATED: Duration = Duration::from_secs(1);
+/// How long to wait for memory before it is looked for again.
+const MEMORY_WAIT: Duration = Duration::from_millis(50);
 
 /// Lock 0: the frames of a snapshot on their way, until the last one. It is held while the client
 /// receives too slowly.
@@ -204,12 +207,21 @@ fn write(
     let position = snapshot.position();
     send(frames, FrameSender::send_position)?;
     for pair in snapshot {
-        let (key, value) = pair?;
+        let (key, mut value) = pair?;
         if is_reserved(&key) {
             continue;
         }
         if state.stop.is_raised() {
             return Err(Interrupted::Unheard);
+        }
+        let mut memory = None;
+        if reserve_value(state, &mut memory, &value).is_err() {
+            // Waits without the value, and reads it again.
+            let size = size_in_memory(state, &value);
+            drop(value);
+            await_memory(state, frames, &mut memory, size)?;
+            let Some(again) = snapshot.get(&key)? else { continue };
+            value = again;
         }
         let expiry = match snapshot.expiry(&key)? {
             Some(Expiry::At(time)) => Some(micros(time)),
@@ -220,6 +232,27 @@ fn write(
     }
     // The last of what was sent may have been the repeated position.
     send(frames, |_| Ok(()))
+}
+
+/// Waits until there is memory for a value.
+fn await_memory(
+    state: &ServerState,
+    frames: &SharedFrames,
+    memory: &mut Option<OwnedSemaphorePermit>,
+    size: u64,
+) -> Result<(), Interrupted> {
+    while reserve(&state.body_pages, memory, size).is_err() {
+        let mut is_over = state.stop.is_raised();
+        send(frames, |sender| {
+            is_over |= sender.writer.is_unheard();
+            Ok(())
+        })?;
+        if is_over {
+            return Err(Interrupted::Unheard);
+        }
+        std::thread::sleep(MEMORY_WAIT);
+    }
+    Ok(())
 }
 
 fn frame_at<'a>(
