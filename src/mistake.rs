@@ -84,8 +84,8 @@ pub(crate) enum Mistake {
     RaftPlaceForgotten,
     /// A snapshot for Raft exists before the state itself is durable.
     RaftStateNotSynced,
-    /// Entries are applied while a snapshot for Raft takes its moment.
-    RaftMomentUnguarded,
+    /// The place of a snapshot for Raft is noted after the snapshot was made.
+    RaftPlaceNotedLate,
     /// A segment's number can be reused while a reader may still hold a slot with it.
     NumberFreedEarly,
     /// A filled shard is filled again, from the log as it was when the store was opened.

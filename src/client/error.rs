@@ -13,7 +13,7 @@ use crate::value::Value;
 #[non_exhaustive]
 pub enum ClientError {
     /// The server could not be reached, or the connection broke before the whole answer was there.
-    #[error("no server answers at {url}: {reason} (request {request_id})")]
+    #[error("{} {url}: {reason} (request {request_id})", what_broke(*.was_sent))]
     Connection {
         /// The server.
         url: String,
@@ -125,6 +125,11 @@ pub enum ClientError {
         /// What is expected.
         reason: String,
     },
+}
+
+/// Returns how the error of a connection begins.
+fn what_broke(was_sent: bool) -> &'static str {
+    if was_sent { "no whole answer has come from" } else { "no server answers at" }
 }
 
 impl ClientError {

@@ -211,9 +211,10 @@ fn change(event: &RemoteEvent, position: Position) -> Result<FedChange, String> 
     let data: ChangeField = serde_json::from_str(&event.data).map_err(|error| error.to_string())?;
     let time =
         |text: &str| dialect::time_read(text).ok_or_else(|| format!("`{text}` is no time in UTC"));
+    let value_size = data.pair.value_size;
     let (key, value) = data.pair.into_pair()?;
     let timestamp = time(&data.timestamp)?;
-    let operation = match (event.name.as_str(), value, data.value_size) {
+    let operation = match (event.name.as_str(), value, value_size) {
         ("delete", ..) => Operation::Delete,
         (_, Some(value), _) => {
             let expires_at = data.expires_at.as_deref().map(time).transpose()?;

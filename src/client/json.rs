@@ -12,6 +12,8 @@ pub(super) struct PairField {
     key_base64: Option<String>,
     value: Option<String>,
     value_base64: Option<String>,
+    /// The size of a value that was left out.
+    pub(super) value_size: Option<u64>,
 }
 
 impl PairField {
@@ -102,7 +104,6 @@ pub(super) struct ListedPage {
 pub(super) struct ChangeField {
     #[serde(flatten)]
     pub(super) pair: PairField,
-    pub(super) value_size: Option<u64>,
     pub(super) expires_at: Option<String>,
     pub(super) timestamp: String,
     #[serde(default)]

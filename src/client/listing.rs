@@ -18,7 +18,8 @@ use crate::value::Value;
 
 /// Keys and their values in order, from [`Client::range`] and similar methods.
 ///
-/// It reads them page by page. An error ends it.
+/// It reads them page by page, and values that are too large for a page one by one. An error ends
+/// it.
 #[derive(Debug)]
 #[must_use = "an iterator reads nothing before its first step"]
 pub struct RemotePairs(Pager);
@@ -133,21 +134,43 @@ impl Pager {
     }
 
     fn next(&mut self) -> Option<ClientResult<ListedPair>> {
-        while self.front.is_empty() && !self.is_gap_closed {
-            if let Err(error) = self.read(false) {
-                return Some(Err(self.end(error)));
+        loop {
+            while self.front.is_empty() && !self.is_gap_closed {
+                if let Err(error) = self.read(false) {
+                    return Some(Err(self.end(error)));
+                }
+            }
+            let pair = self.front.pop_front().or_else(|| self.back.pop_front())?;
+            if let Some(pair) = self.with_value(pair).transpose() {
+                return Some(pair);
             }
         }
-        self.front.pop_front().or_else(|| self.back.pop_front()).map(Ok)
     }
 
     fn next_back(&mut self) -> Option<ClientResult<ListedPair>> {
-        while self.back.is_empty() && !self.is_gap_closed {
-            if let Err(error) = self.read(true) {
-                return Some(Err(self.end(error)));
+        loop {
+            while self.back.is_empty() && !self.is_gap_closed {
+                if let Err(error) = self.read(true) {
+                    return Some(Err(self.end(error)));
+                }
+            }
+            let pair = self.back.pop_back().or_else(|| self.front.pop_back())?;
+            if let Some(pair) = self.with_value(pair).transpose() {
+                return Some(pair);
             }
         }
-        self.back.pop_back().or_else(|| self.front.pop_back()).map(Ok)
+    }
+
+    /// Returns a pair with the value that its page has left out. Returns `None` if the key was
+    /// removed since.
+    fn with_value(&mut self, (key, value): ListedPair) -> ClientResult<Option<ListedPair>> {
+        if !self.with_values || value.is_some() {
+            return Ok(Some((key, value)));
+        }
+        match self.client.get(&key) {
+            Ok(value) => Ok(value.map(|value| (key, Some(value)))),
+            Err(error) => Err(self.end(error)),
+        }
     }
 
     fn end(&mut self, error: ClientError) -> ClientError {
@@ -163,10 +186,14 @@ impl Pager {
         let invalid = |reason: String| self.client.invalid(&answer, reason);
         let page: ListedPage =
             serde_json::from_slice(&answer.body).map_err(|error| invalid(error.to_string()))?;
-        let read = page.keys.into_iter().map(super::json::PairField::into_pair);
-        let read: Vec<_> = read.collect::<Result<_, _>>().map_err(invalid)?;
-        if self.with_values && read.iter().any(|(_, value)| value.is_none()) {
-            return Err(invalid("a value is missing".into()));
+        let mut read = Vec::new();
+        for field in page.keys {
+            let is_left_out = field.value_size.is_some();
+            let (key, value) = field.into_pair().map_err(invalid)?;
+            if self.with_values && value.is_none() && !is_left_out {
+                return Err(invalid("a value is missing".into()));
+            }
+            read.push((key, value));
         }
         // Otherwise a server that repeats itself would never be done.
         if !read.iter().all(|(key, _)| self.is_in_gap(key)) {

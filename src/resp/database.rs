@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use super::encoding::{HASHES_MARK, decode_key};
 use super::ledger::Ledger;
 use super::refusal::{Answer, refused, refused_with};
+use super::server_state::RespState;
 use super::syncing::Syncer;
 use crate::error::Result;
 use crate::fs::Fs;
@@ -24,7 +25,8 @@ pub(super) struct Database {
     pub(super) number: usize,
     pub(super) store: Arc<Bitcask>,
     /// Whether the store may have hashes. While it has none, a string is put without a look at what
-    /// it replaces. A mistake here leaves fields behind that nobody sees.
+    /// it replaces. A mistake here leaves fields behind that nobody sees. A string that is put
+    /// while the first hash of the store is begun under the same key is such a mistake.
     has_hashes: AtomicBool,
     /// Whether the store may have compressed values. A get copies these to memory.
     copies: AtomicBool,
@@ -161,6 +163,8 @@ pub(super) struct Databases {
     /// Lock 0: the turn to open a database. It is held while a store is opened.
     opening: Mutex<()>,
     this: Weak<Databases>,
+    /// The server, which has to follow a database that is opened while somebody listens.
+    server: OnceLock<Weak<RespState>>,
 }
 
 impl Databases {
@@ -173,13 +177,18 @@ impl Databases {
         let slots = (0..count).map(|_| OnceLock::new()).collect();
         let all = Arc::new_cyclic(|this| {
             let (this, opening) = (Weak::clone(this), Mutex::new(()));
-            Self { slots, more, opening, this }
+            Self { slots, more, opening, this, server: OnceLock::new() }
         });
         let first = Database::new(0, store, follows, Arc::downgrade(&all))?;
         if let Some(slot) = all.slots.first() {
             slot.get_or_init(|| Arc::new(first));
         }
         Ok(all)
+    }
+
+    /// Says which server the databases belong to.
+    pub(super) fn belong_to(&self, server: &Arc<RespState>) {
+        self.server.get_or_init(|| Arc::downgrade(server));
     }
 
     pub(super) fn count(&self) -> usize {
@@ -212,7 +221,7 @@ impl Databases {
         if let Some(database) = slot.get() {
             return Ok(Arc::clone(database));
         }
-        let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(database) = slot.get() {
             return Ok(Arc::clone(database));
         }
@@ -220,9 +229,16 @@ impl Databases {
         let opened = Bitcask::open(more.path(number), more.options.clone()).and_then(|store| {
             Database::new(number, Arc::new(store), false, Weak::clone(&self.this))
         });
-        match opened {
-            Ok(database) => Ok(Arc::clone(slot.get_or_init(|| Arc::new(database)))),
-            Err(error) => refused_with(format!("ERR Database {number} can't be opened: {error}")),
+        let database = match opened {
+            Ok(database) => Arc::clone(slot.get_or_init(|| Arc::new(database))),
+            Err(error) => {
+                return refused_with(format!("ERR Database {number} can't be opened: {error}"));
+            }
+        };
+        drop(turn);
+        if let Some(server) = self.server.get().and_then(Weak::upgrade) {
+            server.followers.look(&server)?;
         }
+        Ok(database)
     }
 }

@@ -103,17 +103,10 @@ impl FeedFollower {
                 Ok(None) => {}
                 // Everything was removed at once, this thread is too far behind, or the store
                 // cannot be read. It goes on: caches that are told of nothing stay wrong.
-                Err(_) => {
-                    let resumed = self.database.ledger.resume(&self.database.store);
-                    if !resumed.as_ref().is_ok_and(|(_, is_gap)| !is_gap) {
-                        self.state.tracker.all_changed(&self.state.peers);
-                    }
-                    if let Ok((again, _)) = resumed {
-                        changes = again;
-                    } else {
-                        thread::sleep(LOOK_INTERVAL);
-                    }
-                }
+                Err(_) => match self.resume() {
+                    Some(again) => changes = again,
+                    None => thread::sleep(LOOK_INTERVAL),
+                },
             }
             self.expire();
             if !self.state.is_listened_to() {
@@ -123,6 +116,19 @@ impl FeedFollower {
                 }
             }
         }
+    }
+
+    /// Goes on with the feed, which has ended.
+    fn resume(&mut self) -> Option<Changes> {
+        // Keys that a clear has removed do not expire any more. After a gap, nobody knows which
+        // keys were removed or put anew.
+        self.due.clear();
+        self.expiring.clear();
+        let resumed = self.database.ledger.resume(&self.database.store);
+        if !resumed.as_ref().is_ok_and(|(_, is_gap)| !is_gap) {
+            self.state.tracker.all_changed(&self.state.peers);
+        }
+        resumed.ok().map(|(changes, _)| changes)
     }
 
     /// Returns how long to wait for a change.
@@ -187,6 +193,36 @@ impl FeedFollower {
                 }
                 Err(_) => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::WriteOptions;
+    use crate::resp::session_tests::state;
+
+    #[test]
+    fn what_a_clear_has_removed_does_not_expire() {
+        let (_dir, state) = state();
+        let database = state.databases.get(0).unwrap();
+        let options = WriteOptions::new().ttl(Duration::from_secs(3600));
+        let clears: [&dyn Fn(); 2] =
+            [&|| database.clear().unwrap(), &|| database.store.clear().unwrap()];
+        for clear in clears {
+            let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
+            let mut changes = changes_from_now(&database.store).unwrap();
+            database.store.put_opt("k", "v", options).unwrap();
+            while let Some(change) = changes.try_recv().unwrap() {
+                follower.changed(&change);
+            }
+            assert_eq!((follower.due.len(), follower.expiring.len()), (1, 1));
+            clear();
+            assert!(changes.try_recv().is_err());
+            let mut changes = follower.resume().unwrap();
+            assert_eq!((follower.due.len(), follower.expiring.len()), (0, 0));
+            assert!(changes.try_recv().unwrap().is_none());
         }
     }
 }

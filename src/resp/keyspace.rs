@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::database::Database;
-use super::encoding::{HashHeader, encode_key, encode_string};
+use super::encoding::{HashHeader, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::holding::{Holding, StoredString};
 use super::keyspace_transaction::{FlushedKeys, in_transaction};
@@ -33,9 +33,6 @@ const KEY_SIZE_MAX: usize = 65_535;
 /// Maximum size of several values that one transaction puts. They are in memory until the commit,
 /// and no batch of the store is larger, unless it is compressed.
 const PUT_SIZE_MAX: usize = 512 << 20;
-/// Maximum number of attempts to change one key.
-const ATTEMPTS: u32 = 100;
-
 /// How long a key lives after a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lifespan {
@@ -225,21 +222,6 @@ impl<'a> Keyspace<'a> {
             .map(|_| ())
     }
 
-    /// Puts a string, whatever the key held.
-    pub(super) fn put_string(&mut self, key: &[u8], string: &[u8], life: Lifespan) -> Answer<()> {
-        if self.database.has_hashes()
-            && let Some(Holding::Hash(_)) = self.get(key)?
-        {
-            return self.atomically(|space| {
-                if let Some(Holding::Hash(header)) = space.get(key)? {
-                    space.remove_fields(header)?;
-                }
-                space.put(key, &encode_string(string), life)
-            });
-        }
-        self.put(key, &encode_string(string), life)
-    }
-
     /// Removes a key and what it holds. Returns whether it existed.
     pub(super) fn remove(&mut self, key: &[u8]) -> Answer<bool> {
         if check_key(key).is_err() {
@@ -296,44 +278,6 @@ impl<'a> Keyspace<'a> {
     pub(super) fn fields(&self, header: HashHeader) -> Answer<Vec<(Value, Value)>> {
         let Some(tx) = &self.tx else { return Ok(Vec::new()) };
         Ok(tx.prefix(header.prefix()).collect::<Result<_, Error>>()?)
-    }
-
-    /// Replaces a string by what a closure makes of it, and keeps its time to live. The closure
-    /// gets `None` if the key does not exist, and may run several times. Returns the new string.
-    pub(super) fn modify(
-        &mut self,
-        key: &[u8],
-        mut change: impl FnMut(Option<&[u8]>) -> Answer<Vec<u8>>,
-    ) -> Answer<Vec<u8>> {
-        check_key(key)?;
-        if self.tx.is_some() {
-            let new = change(self.string(key)?.as_deref())?;
-            check_size(new.len())?;
-            self.put(key, &encode_string(&new), Lifespan::Kept)?;
-            return Ok(new);
-        }
-        let stored_key = encode_key(key);
-        let store = &self.database.store;
-        for _ in 0..ATTEMPTS {
-            let (old, version) = store.get_versioned(&stored_key)?.unzip();
-            let old = old.map(|old| Holding::new(old).string()).transpose()?;
-            let new = change(old.as_deref())?;
-            check_size(new.len())?;
-            let is_made = self.noted(key, |_| {
-                let (value, options) = (encode_string(&new), Lifespan::Kept.options());
-                let value = Some(&*value);
-                let result =
-                    store.compare_and_swap_versioned_opt(&stored_key, version, value, options)?;
-                Ok(result.is_ok())
-            })?;
-            if is_made {
-                if version.is_none() {
-                    self.event(EventClass::New, "new", &Bytes::copy_from_slice(key));
-                }
-                return Ok(new);
-            }
-        }
-        Err(Refusal::Store(Error::Conflict { attempts: ATTEMPTS }))
     }
 
     /// Makes a change outside of a transaction, which the closure says whether it has made.

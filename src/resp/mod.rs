@@ -47,6 +47,7 @@ mod glob;
 mod holding;
 mod hub;
 mod keyspace;
+mod keyspace_strings;
 mod keyspace_transaction;
 mod ledger;
 mod monitor;

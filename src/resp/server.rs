@@ -101,7 +101,9 @@ impl RespServer {
         let runtime = builder.thread_name("bitcask-resp").enable_all().build()?;
         let (stop, _) = watch::channel(false);
         let state = RespState::new(databases, options, Arc::new(stop), address.port());
-        Ok(Self { listener, address, state: Arc::new(state), runtime })
+        let state = Arc::new(state);
+        state.databases.belong_to(&state);
+        Ok(Self { listener, address, state, runtime })
     }
 
     /// Returns the address that the server listens on.

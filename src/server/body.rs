@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::failure::ApiFailure;
 use super::state::{INLINE_MAX, PAGE_SIZE, ServerState, SharedServer};
 use crate::dialect::ITEMS_MAX;
+use crate::value::Value;
 
 /// A body, and the permit of its memory.
 #[derive(Debug)]
@@ -102,6 +103,21 @@ pub(super) fn reserve(
         None => *held = Some(more),
     }
     Ok(())
+}
+
+/// Takes memory for a value until it is sent, unless it lies in a segment.
+pub(super) fn reserve_value(
+    state: &ServerState,
+    held: &mut Option<OwnedSemaphorePermit>,
+    value: &Value,
+) -> Result<(), ApiFailure> {
+    reserve(&state.body_pages, held, size_in_memory(state, value))
+}
+
+/// Returns how much memory a value takes that does not lie in a segment, in bytes. A value that is
+/// larger than all memory has to be sent at some time, too, so it counts as much as there is.
+pub(super) fn size_in_memory(state: &ServerState, value: &Value) -> u64 {
+    value.in_memory().map_or(0, |(_, size)| (size as u64).min(state.body_memory_max()))
 }
 
 /// Returns whether a request says that its body is JSON, or does not say anything.

@@ -180,6 +180,21 @@ impl ApiFailure {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
     }
 
+    pub(super) fn headers_too_large(limit: usize) -> Self {
+        let detail = format!("the line and the headers are larger than the limit of {limit} bytes");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_large", detail)
+            .with_header(CONNECTION, "close")
+    }
+
+    /// Returns the refusal of an answer that would not fit even if nothing else took memory.
+    pub(super) fn answer_too_large(limit: u64) -> Self {
+        let detail = format!(
+            "the answer has more than {limit} bytes, all memory for bodies and answers; ask for \
+             less, or read a large value at /v1/keys/{{key}}"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    }
+
     pub(super) fn out_of_body_memory() -> Self {
         let detail = "other requests use all memory for bodies and answers; try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).with_header(RETRY_AFTER, "1")

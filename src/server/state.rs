@@ -203,6 +203,11 @@ impl ServerState {
         }
     }
 
+    /// Returns how much memory bodies and large answers may take at most, in bytes.
+    pub(super) fn body_memory_max(&self) -> u64 {
+        self.body_pages_max as u64 * PAGE_SIZE
+    }
+
     /// Returns how much memory bodies and large answers take now, in bytes.
     pub(super) fn body_memory(&self) -> u64 {
         let taken = self.body_pages_max.saturating_sub(self.body_pages.available_permits());

@@ -1,5 +1,6 @@
 //! The program on the store of a server.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use crate::server::Serving;
@@ -165,4 +166,23 @@ fn a_server_with_tls_and_a_token_is_asked() {
     here.run(["ping", "--server", &server.url]).failed(3, "no server answers");
     ask(&["server", "stop"], "secret").ended(0);
     assert_eq!(server.ended().0, Some(0));
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_may_have_been_made() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        // The whole request has arrived once its body has. Then the connection ends.
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        while lines.next().is_some_and(|line| !line.to_ascii_lowercase().contains("content-length"))
+        {
+        }
+    });
+    let sandbox = Sandbox::empty();
+    let lost = sandbox.run(["--server", url.as_str(), "put", "k", "v", "--if-absent"]);
+    lost.failed(3, "may have been made");
+    assert!(!lost.err.contains("server start"), "{}", lost.err);
+    server.join().unwrap();
 }

@@ -7,6 +7,7 @@ use std::ops::Bound;
 
 use bitcask::Value;
 use bitcask::client::{Client, ClientError};
+use bitcask::server::ServerOptions;
 
 use crate::support::{Running, prompt};
 
@@ -122,4 +123,25 @@ fn changes_between_pages_are_seen_or_not_but_no_key_twice() {
     sorted.dedup();
     assert_eq!(sorted, found);
     assert!(found.len() >= 30 && found.is_sorted(), "{found:?}");
+}
+
+#[test]
+fn a_value_that_no_page_can_have_is_read_by_itself() {
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(1 << 20);
+    let server = Running::with(options);
+    let pairs = [("a", vec![1; 10]), ("b", vec![0xff; 1 << 20]), ("c", vec![3; 10])];
+    for (key, value) in &pairs {
+        server.db.put(key, value).unwrap();
+    }
+    let mut expected: Pairs = pairs.map(|(key, value)| (key.as_bytes().to_vec(), value)).to_vec();
+    let client = server.client();
+    assert_eq!(owned(client.iter()), expected);
+    // A key that is removed before its value is read is left out.
+    let mut some = client.iter();
+    assert_eq!(some.next().unwrap().unwrap().0, "a");
+    server.db.delete("b").unwrap();
+    expected.remove(1);
+    assert_eq!(owned(some), expected[1..]);
+    expected.reverse();
+    assert_eq!(owned(client.iter().rev()), expected);
 }

@@ -124,3 +124,33 @@ fn a_scan_goes_on_when_the_hash_has_become_small() {
         assert_eq!(times, 1, "{name}");
     }
 }
+
+#[test]
+fn a_string_and_a_hash_that_are_put_at_once_leave_nothing_behind() {
+    let served = Served::new();
+    served.client().is("HSET first f v", "(1)");
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let mut client = served.client();
+            scope.spawn(move || {
+                for at in 0..1000 {
+                    let key = at % 3;
+                    if number % 2 == 0 {
+                        client.is(&format!("SET k{key} x"), "OK");
+                    } else {
+                        client.run(&format!("HSET k{key} f{} x", at % 5));
+                    }
+                    if at % 4 == number {
+                        client.run(&format!("DEL k{key}"));
+                    }
+                }
+            });
+        }
+    });
+    let mut client = served.client();
+    client.run("DEL k0 k1 k2 first");
+    client.is("DBSIZE", "(0)");
+    let stored: Vec<_> = served.db.keys().map(Result::unwrap).collect();
+    let fields = stored.iter().filter(|key| key.starts_with(b"\0h")).count();
+    assert_eq!(fields, 0, "{stored:?}");
+}

@@ -58,6 +58,9 @@ fn what_happens_to_keys_is_published() {
     next(&[("set", "foo"), ("expire", "foo")]);
     other.is("INCR n", "(1)");
     next(&[("incrby", "n")]);
+    other.is("DECR n", "(0)");
+    other.is("DECRBY n 2", "(-2)");
+    next(&[("incrby", "n"), ("incrby", "n")]);
     other.is("HSET h f v", "(1)");
     next(&[("hset", "h")]);
     other.is("HDEL h f", "(1)");
@@ -153,4 +156,16 @@ fn passwords_are_shown_to_nobody() {
     let slow = other.run("SLOWLOG GET 10");
     assert!(slow.contains("'RequirePass' '(redacted)' 'maxclients' '100'"), "{slow}");
     assert!(!slow.contains("topsecret"), "{slow}");
+}
+
+#[test]
+fn a_copy_to_a_database_that_nobody_has_selected_is_published() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    other.is("CONFIG SET notify-keyspace-events EA", "OK");
+    client.is("PSUBSCRIBE *", "['psubscribe' '*' (1)]");
+    other.is("SET a 1", "OK");
+    other.is("COPY a b DB 2", "(1)");
+    assert_eq!(client.read(), "['pmessage' '*' '__keyevent@0__:set' 'a']");
+    assert_eq!(client.read(), "['pmessage' '*' '__keyevent@2__:copy_to' 'b']");
 }

@@ -42,3 +42,16 @@ fn followers_end_with_the_server() {
     client.is("SET a 1", "OK");
     served.end();
 }
+
+#[test]
+fn a_client_that_sleeps_does_not_keep_the_server() {
+    let mut served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.send_raw(
+        &[encoded(&[b"SET", b"k", b"v"]), encoded(&[b"DEBUG", b"SLEEP", b"60"])].concat(),
+    );
+    other.becomes("GET k", "'v'");
+    served.end();
+    assert_eq!(client.read(), "OK");
+    assert_eq!(client.read(), "OK");
+}

@@ -234,3 +234,19 @@ fn a_flush_in_a_transaction_is_no_news_of_each_key() {
         assert_eq!(client.read(), told);
     }
 }
+
+#[test]
+fn a_watched_key_that_keeps_its_lifetime_is_unchanged() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.is("SET k v", "OK");
+    for (before, expected) in [("PING", "['v']"), ("EXPIRE k 100", "no array")] {
+        other.run(before);
+        client.is("WATCH k", "OK");
+        other.is("GETEX k PERSIST", "'v'");
+        client.is("MULTI", "OK");
+        client.is("GET k", "QUEUED");
+        client.is("EXEC", expected);
+        client.is("TTL k", "(-1)");
+    }
+}

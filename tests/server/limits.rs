@@ -74,6 +74,14 @@ fn headers_have_a_limit() {
     let many: Vec<_> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     server.send("GET", "/health", &many, b"").has(431);
     server.get("/health").has(200);
+    // To the byte, even if everything arrives at once.
+    let head = "GET /health HTTP/1.1\r\nhost: localhost\r\nlong: \r\n\r\n";
+    for (size, status) in [(8000, 200), (8192, 200), (8193, 431), (8300, 431)] {
+        let long = format!("long: {}", "x".repeat(size - head.len()));
+        let mut client = server.client();
+        client.raw(head.replace("long: ", &long).as_bytes());
+        client.answer("GET").has(status);
+    }
 }
 
 #[test]
@@ -226,6 +234,74 @@ fn answers_that_nobody_reads_have_a_limit_together() {
         while server.json(method, target, body).status == 503 {}
     }
     while !server.get("/metrics").text().contains("bitcask_http_body_bytes 0\n") {}
+}
+
+#[test]
+fn what_never_fits_is_refused_for_good_or_left_out() {
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(1 << 20);
+    let server = Running::filled(small().segment_size(64 << 20), options, |db| {
+        db.put("k", vec![1; 500_000]).unwrap();
+        db.put("l", vec![0xff; 1 << 20]).unwrap();
+        db.put("m", "small").unwrap();
+    });
+    for target in ["/kv/k", "/get/k"] {
+        let refused = server.get(target).has(413);
+        assert_eq!(refused.header("retry-after"), None, "{target}");
+        assert!(refused.text().contains("/v1/keys/{key}"), "{}", refused.text());
+    }
+    let many = server.json("POST", "/v1/get", r#"{"keys":["l"]}"#).has(413);
+    assert_eq!(many.value()["code"], "too_large");
+    assert_eq!(server.get("/v1/keys/l").has(200).body.len(), 1 << 20);
+    let page = server.get("/v1/keys?values=true").has(200).value();
+    let expected = json!({
+        "keys": [
+            {"key": "k", "value_size": 500_000},
+            {"key": "l", "value_size": 1 << 20},
+            {"key": "m", "value": "small"},
+        ],
+        "next": null,
+    });
+    assert_eq!(page, expected);
+}
+
+/// Even a value that is larger than all memory is sent.
+#[cfg(feature = "lz4")]
+#[test]
+fn a_value_that_is_larger_than_the_memory_takes_all_of_it() {
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(1 << 20);
+    let store = small().segment_size(64 << 20).compression(bitcask::Compression::lz4());
+    let server = Running::filled(store, options, |db| db.put("k", vec![0; 12 << 20]).unwrap());
+    let mut slow = server.client();
+    slow.begin("GET", "/v1/keys/k", &[], 0);
+    slow.head().has(200);
+    assert!(server.get("/metrics").text().contains("bitcask_http_body_bytes 1048576\n"));
+    server.get("/v1/keys/k").has(503);
+    assert_eq!(slow.rest(12 << 20), vec![0; 12 << 20]);
+}
+
+/// A snapshot is sent while it is read, but a value of it that is decompressed is in memory.
+#[cfg(feature = "lz4")]
+#[test]
+fn values_of_snapshots_have_a_limit_together() {
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(20 << 20);
+    let store = small().segment_size(64 << 20).compression(bitcask::Compression::lz4());
+    let server = Running::filled(store, options, |db| {
+        // More than the sockets of a connection hold.
+        db.put("k", vec![0; 12 << 20]).unwrap();
+    });
+    let mut snapshots: Vec<_> = (0..4).map(|_| server.client()).collect();
+    for snapshot in &mut snapshots {
+        snapshot.begin("GET", "/v1/snapshot", &[], 0);
+        snapshot.head().has(200);
+    }
+    // There is memory for one of them at a time, and so for no other answer of this size.
+    while server.get("/v1/keys/k").status != 503 {}
+    std::thread::scope(|scope| {
+        for snapshot in &mut snapshots {
+            scope.spawn(|| drop(snapshot.rest(12 << 20)));
+        }
+    });
+    while server.get("/v1/keys/k").status == 503 {}
 }
 
 /// A value that is compressed takes memory of its own once it is read.

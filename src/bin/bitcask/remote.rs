@@ -48,6 +48,13 @@ pub(crate) fn chosen(program: &mut Program) -> Result<Client, Failure> {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match &error {
+            ClientError::Connection { url, reason, was_sent: true, .. } => Self::store(
+                format!(
+                    "the connection to {url} broke before the whole answer was there: {reason}"
+                ),
+                "if the command was to change something, the change may have been made: look \
+                 before you run it again",
+            ),
             ClientError::Connection { url, reason, .. } => Self::store(
                 format!("no server answers at {url}: {reason}"),
                 "start one with `bitcask server start`, or name another with --server or \

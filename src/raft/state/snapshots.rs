@@ -32,12 +32,11 @@ where
         dir.supersede();
         let store = self.store();
         let applying = self.applying.lock();
-        let now = applying.now.clone();
-        let mut held = Some(applying);
-        if made(Mistake::RaftMomentUnguarded) {
-            held = None;
+        let mut now = applying.now.clone();
+        store.db().backup_noting(dir.path(), move || drop(applying))?;
+        if made(Mistake::RaftPlaceNotedLate) {
+            now = self.applying.lock().now.clone();
         }
-        store.db().backup_noting(dir.path(), move || drop(held))?;
         if !made(Mistake::RaftStateNotSynced) {
             store.db().sync()?;
         }

@@ -66,8 +66,8 @@ fn schedules_of_snapshots_while_entries_are_applied() {
 }
 
 #[test]
-fn schedules_with_a_moment_that_is_not_guarded_are_noticed() {
-    let mistake = Mistake::RaftMomentUnguarded;
+fn schedules_with_a_place_that_is_noted_late_are_noticed() {
+    let mistake = Mistake::RaftPlaceNotedLate;
     assert!(make(mistake, || run(snapshots_while_entries_are_applied)).is_err());
 }
 

@@ -18,7 +18,7 @@ use crate::wire::parse_integer;
 
 /// Maximum duration of `DEBUG SLEEP`.
 const SLEEP_MAX: f64 = 60.0;
-/// How often `DEBUG SLEEP` looks whether a follower waits for it.
+/// How often `DEBUG SLEEP` looks whether somebody waits for it.
 const SLEEP_PART: Duration = Duration::from_millis(20);
 /// Default number of commands that `SLOWLOG GET` returns.
 const SLOW_COUNT: i64 = 10;
@@ -252,16 +252,17 @@ pub(in crate::resp) fn memory_help(_session: &mut Session, _args: &[Bytes]) -> A
     ))
 }
 
-/// Sleeps, but not on while a follower waits for this client so that it can fill its store.
+/// Sleeps, but not on while a follower waits for this client so that it can fill its store, or
+/// while the server waits for it to end.
 fn sleep(session: &Session, duration: Duration) {
     let replica = session.state.options.replica.as_ref().filter(|_| session.pass.is_some());
     let until = Instant::now() + duration;
-    while !replica.is_some_and(Replica::is_loading) {
+    while !session.state.is_stopped() && !replica.is_some_and(Replica::is_loading) {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;
         }
-        std::thread::sleep(if replica.is_some() { left.min(SLEEP_PART) } else { left });
+        std::thread::sleep(left.min(SLEEP_PART));
     }
 }
 

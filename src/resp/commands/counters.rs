@@ -10,34 +10,35 @@ use crate::resp::refusal::{Answer, NOT_A_FLOAT, NOT_AN_INTEGER, OVERFLOW, refuse
 use crate::resp::reply::Reply;
 use crate::wire::parse_integer;
 
-fn add(space: &mut Keyspace<'_>, key: &Bytes, by: i64, event: &'static str) -> Answer {
+fn add(space: &mut Keyspace<'_>, key: &Bytes, by: i64) -> Answer {
     let mut sum = 0;
     space.modify(key, |old| {
         let old = old.map_or(Some(0), parse_integer).ok_or(text(NOT_AN_INTEGER))?;
         sum = old.checked_add(by).ok_or(text(OVERFLOW))?;
         Ok(sum.to_string().into_bytes())
     })?;
-    space.event(EventClass::String, event, key);
+    // Redis has no other name for a decrement.
+    space.event(EventClass::String, "incrby", key);
     Ok(Reply::Integer(sum))
 }
 
 pub(in crate::resp) fn incr(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
-    add(space, arg(args, 1), 1, "incrby")
+    add(space, arg(args, 1), 1)
 }
 
 pub(in crate::resp) fn decr(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
-    add(space, arg(args, 1), -1, "decrby")
+    add(space, arg(args, 1), -1)
 }
 
 pub(in crate::resp) fn incrby(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
-    add(space, arg(args, 1), integer(arg(args, 2))?, "incrby")
+    add(space, arg(args, 1), integer(arg(args, 2))?)
 }
 
 pub(in crate::resp) fn decrby(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let Some(by) = integer(arg(args, 2))?.checked_neg() else {
         return refused("ERR decrement would overflow");
     };
-    add(space, arg(args, 1), by, "decrby")
+    add(space, arg(args, 1), by)
 }
 
 pub(in crate::resp) fn incrbyfloat(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {

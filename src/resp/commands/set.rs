@@ -12,6 +12,7 @@ use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
 use crate::resp::numbers::now_ms;
 use crate::resp::refusal::{Answer, NOT_AN_INTEGER, WRONG_TYPE, refused, refused_with, syntax};
 use crate::resp::reply::{OK, Reply};
+use crate::store::Ttl;
 use crate::wire::parse_integer;
 
 /// When a key is set.
@@ -202,6 +203,8 @@ pub(in crate::resp) fn getex(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer
     space.atomically(|space| {
         let Some(string) = space.string(key)? else { return Ok(Reply::Null) };
         let life = match option {
+            // A write that changes nothing would fail the transactions of those that watch the key.
+            None if !matches!(space.ttl(key)?, Some(Ttl::In(_))) => return Ok(string.into_reply()),
             None => Lifespan::Endless,
             Some((option, value)) => parse_lifespan("getex", option, value)?,
         };

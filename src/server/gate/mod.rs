@@ -111,6 +111,9 @@ fn refusal(
     peer: Option<PeerAddress>,
     route: Option<&str>,
 ) -> Option<ApiFailure> {
+    if head_size(request) > state.options.header_size_limit {
+        return Some(ApiFailure::headers_too_large(state.options.header_size_limit));
+    }
     let is_health = route == Some("/health");
     if let (Some(rate), Some(PeerAddress(address)), false) = (&state.rate, peer, is_health)
         && !rate.admits(address.ip(), Instant::now())
@@ -130,6 +133,17 @@ fn refusal(
         return Some(ApiFailure::forbidden(detail));
     }
     None
+}
+
+/// Returns the size of a request's line and headers, in bytes. The HTTP implementation has a limit
+/// of what it reads ahead, so that more may have arrived at once.
+fn head_size(request: &Request) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let line = request.method().as_str().len() + target + "  HTTP/1.1\r\n".len();
+    let header = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + ": \r\n".len()
+    };
+    line + request.headers().iter().map(header).sum::<usize>() + "\r\n".len()
 }
 
 /// Returns whether a route shows something of the store.

@@ -100,6 +100,7 @@ pub(in super::super) async fn put(
     responses(
         (status = 200, description = "The key, and its value if it has one", body = KvAnswer<'static>),
         (status = 409, description = "The value is not text", body = FailureBody),
+        (status = 413, description = "JSON takes more for the value than all memory for answers", body = FailureBody),
         (status = 422, description = "The key is not text", body = FailureBody),
         (status = 500, description = "The store has failed", body = FailureBody),
     )
@@ -115,7 +116,8 @@ pub(in super::super) async fn get(
     };
     let answer = state.convert(value, move |state, value| {
         let text = std::str::from_utf8(value).map_err(|_| not_text(&key))?;
-        BoundedAnswer::of(state, &KvAnswer { key: &key, value: Some(text), found: true })
+        let answer = KvAnswer { key: &key, value: Some(text), found: true };
+        BoundedAnswer::of_value(state, value, &answer)
     });
     Ok(answer.await?)
 }

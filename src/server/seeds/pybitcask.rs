@@ -178,6 +178,7 @@ pub(in super::super) async fn batch(
     responses(
         (status = 200, description = "The key, and its value if it has one", body = PairAnswer<'static>),
         (status = 409, description = "The value is neither JSON nor text", body = FailureBody),
+        (status = 413, description = "JSON takes more for the value than all memory for answers", body = FailureBody),
         (status = 422, description = "The key is not text", body = FailureBody),
         (status = 500, description = "The store has failed", body = FailureBody),
     )
@@ -193,7 +194,8 @@ pub(in super::super) async fn get(
     };
     let answer = state.convert(value, move |state, value| {
         let json = values::json_of(value).ok_or_else(|| not_text(&key))?;
-        BoundedAnswer::of(state, &PairAnswer { key: &key, value: Some(json), found: true })
+        let answer = PairAnswer { key: &key, value: Some(json), found: true };
+        BoundedAnswer::of_value(state, value, &answer)
     });
     Ok(answer.await?)
 }

@@ -28,7 +28,7 @@ use super::snapshot::{micros, stream_response, write_frame};
 use super::times;
 use crate::dialect;
 use crate::error::Error;
-use crate::server::body::reserve;
+use crate::server::body::{reserve, reserve_value, size_in_memory};
 use crate::server::bytes::{Base64Text, KeyField, lent_text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{FRAMES, Frame, FrameKind, FrameLag};
@@ -157,14 +157,16 @@ pub(in super::super) async fn follow(
             lease
         });
         let changes = wanted.begin(state, since)?;
-        Ok::<_, Error>((wanted, changes, lease))
+        Ok::<_, Error>((changes, lease))
     });
-    let (wanted, changes, lease) = begun.await?;
+    let (changes, lease) = begun.await?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let body = Body::from_stream(ChannelStream(receiver));
     let response = stream_response(form.content_type(), &state.db, body);
     let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
-    let feed = FeedStream { state, wanted, changes, lease, form, writer, is_in_batch, reported };
+    let (lacking, memory) = (0, None);
+    let feed =
+        FeedStream { state, changes, lease, lacking, memory, form, writer, is_in_batch, reported };
     tokio::task::spawn_blocking(move || {
         let _permit: OwnedSemaphorePermit = permit;
         feed.run();
@@ -216,10 +218,13 @@ impl FeedForm {
 /// Sends changes until nobody wants them any more.
 struct FeedStream {
     state: Arc<ServerState>,
-    wanted: WantedChanges,
     changes: Changes,
     /// Keeps the history that was not read yet.
     lease: Option<HistoryLease>,
+    /// Size of the memory that the next change needs and that was not there, in bytes.
+    lacking: u64,
+    /// The memory of the next change.
+    memory: Option<OwnedSemaphorePermit>,
     form: FeedForm,
     writer: PieceWriter,
     /// Whether the last change was not the last one of its batch.
@@ -263,34 +268,56 @@ impl FeedStream {
             if self.writer.is_unheard() {
                 return Err(FeedEnd::Unheard);
             }
-            let before = self.changes.resume_position();
-            let change = match self.changes.try_recv_part(PART_SIZE)? {
-                Received::Change(change) => Some(change),
-                // The client gets what there is before anything more is looked for.
-                Received::Part => self.writer.flush().map(|()| None)?,
-                Received::Nothing => {
-                    self.writer.flush()?;
-                    self.changes.recv_timeout(WAIT)?
-                }
-            };
-            // What the server keeps for itself stands before everything else of its batch.
-            if let Some(change) = change.filter(|change| !is_reserved(&change.key)) {
-                if let Ok(memory) = self.memory_of(&change) {
-                    self.send_change(&change)?;
-                    drop(memory);
-                } else {
-                    // Waits without the value, which is read again later.
-                    drop(change);
-                    self.writer.flush()?;
-                    std::thread::sleep(WAIT);
-                    self.changes = self.wanted.begin(&self.state, Some(before))?;
-                }
+            if self.has_memory() {
+                self.send_next()?;
+            } else {
+                std::thread::sleep(WAIT);
             }
             if !self.is_in_batch && self.reported.elapsed() >= self.form.period() {
                 self.send_position()?;
             }
         }
         Ok(())
+    }
+
+    /// Waits for a change for a while, and sends it.
+    fn send_next(&mut self) -> Result<(), FeedEnd> {
+        let change = match self.changes.try_recv_part(PART_SIZE)? {
+            Received::Change(change) => Some(change),
+            // The client gets what there is before anything more is looked for.
+            Received::Part => self.writer.flush().map(|()| None)?,
+            Received::Nothing => {
+                self.writer.flush()?;
+                self.changes.recv_timeout(WAIT)?
+            }
+        };
+        // What the server keeps for itself stands before everything else of its batch.
+        let Some(change) = change.filter(|change| !is_reserved(&change.key)) else { return Ok(()) };
+        let mut memory = self.memory.take();
+        if let Operation::Put { value, .. } = &change.operation
+            && reserve_value(&self.state, &mut memory, value).is_err()
+        {
+            // Waits without the value, which is read again once there is memory for it.
+            self.lacking = size_in_memory(&self.state, value);
+            drop(change);
+            self.changes.step_back();
+            self.writer.flush()?;
+            return Ok(());
+        }
+        self.send_change(&change)?;
+        drop(memory);
+        Ok(())
+    }
+
+    /// Returns whether there is memory for the next change, and takes it.
+    fn has_memory(&mut self) -> bool {
+        if self.lacking > 0 {
+            if reserve(&self.state.body_pages, &mut self.memory, self.lacking).is_err() {
+                return false;
+            }
+            self.lacking = 0;
+        }
+        true
     }
 
     fn send_position(&mut self) -> Result<(), Unheard> {
@@ -313,19 +340,6 @@ impl FeedStream {
             }
         }
         self.writer.flush()
-    }
-
-    /// Takes the memory of a value that does not lie in a segment, until it is sent.
-    fn memory_of(&self, change: &Change) -> Result<Option<OwnedSemaphorePermit>, ApiFailure> {
-        let mut memory = None;
-        if let Operation::Put { value, .. } = &change.operation
-            && let Some((_, size)) = value.in_memory()
-        {
-            // A value that is larger than all memory has to be sent at some time, too.
-            let size = (size as u64).min(self.state.options.body_memory_limit);
-            reserve(&self.state.body_pages, &mut memory, size)?;
-        }
-        Ok(memory)
     }
 
     fn send_change(&mut self, change: &Change) -> Result<(), Unheard> {

@@ -161,9 +161,7 @@ struct LentValue {
 impl LentValue {
     fn new(state: &ServerState, value: Value) -> Result<Self, ApiFailure> {
         let mut memory = None;
-        if let Some((_, size)) = value.in_memory() {
-            body::reserve(&state.body_pages, &mut memory, size as u64)?;
-        }
+        body::reserve_value(state, &mut memory, &value)?;
         Ok(Self { value, _memory: memory })
     }
 }

@@ -75,12 +75,20 @@ pub(in super::super) struct ListedKey<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     value_base64: Option<Base64Text<'a>>,
+    /// The size of a value that is left out because the page would need more than all memory for
+    /// answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_size: Option<u64>,
 }
 
 impl<'a> ListedKey<'a> {
     fn new(key: &[u8], value: Option<&'a [u8]>) -> Self {
         let (value, value_base64) = value.map_or((None, None), lent_text_or_base64);
-        Self { key: KeyField::new(key), value, value_base64 }
+        Self { key: KeyField::new(key), value, value_base64, value_size: None }
+    }
+
+    fn without_value(self, size: usize) -> Self {
+        Self { value: None, value_base64: None, value_size: Some(size as u64), ..self }
     }
 }
 
@@ -179,9 +187,16 @@ impl ListingRequest {
         let mut next = None;
         for (at, pair) in found.filter(is_seen).enumerate() {
             let (key, value) = pair?;
-            let size = key.len() + value.as_ref().map_or(0, |value| value.len());
             answer.text(if at == 0 { "" } else { "," })?;
-            answer.add(&ListedKey::new(&key, value.as_deref()))?;
+            let (mut listed, mut size) = (ListedKey::new(&key, value.as_deref()), key.len());
+            if let Some(value) = &value {
+                if answer.has_room_for(value, &listed) {
+                    size += value.len();
+                } else {
+                    listed = listed.without_value(value.len());
+                }
+            }
+            answer.add(&listed)?;
             next = end.after(size, || self.next(&key))?;
             if next.is_some() {
                 break;

@@ -17,10 +17,11 @@ use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::dialect;
 use crate::error::Error;
+use crate::server::body::{reserve, reserve_value, size_in_memory};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
 use crate::server::leases;
@@ -33,6 +34,8 @@ use crate::store::{Bitcask, Expiry, Position, Snapshot};
 const PIECES_AHEAD: usize = 4;
 /// How often the position is sent again.
 const REPEATED: Duration = Duration::from_secs(1);
+/// How long to wait for memory before it is looked for again.
+const MEMORY_WAIT: Duration = Duration::from_millis(50);
 
 /// Lock 0: the frames of a snapshot on their way, until the last one. It is held while the client
 /// receives too slowly.
@@ -222,12 +225,21 @@ fn write(
     send(frames, FrameSender::send_position)?;
     let mut entries = snapshot.iter();
     while let Some(entry) = entries.next_with_expiry() {
-        let (key, value, expiry) = entry?;
+        let (key, mut value, expiry) = entry?;
         if is_reserved(&key) {
             continue;
         }
         if state.stop.is_raised() {
             return Err(Interrupted::Unheard);
+        }
+        let mut memory = None;
+        if reserve_value(state, &mut memory, &value).is_err() {
+            // Waits without the value, and reads it again.
+            let size = size_in_memory(state, &value);
+            drop(value);
+            await_memory(state, frames, &mut memory, size)?;
+            let Some(again) = snapshot.get(&key)? else { continue };
+            value = again;
         }
         let expiry = match expiry {
             Expiry::At(time) => Some(micros(time)),
@@ -238,6 +250,27 @@ fn write(
     }
     // The last of what was sent may have been the repeated position.
     send(frames, |_| Ok(()))
+}
+
+/// Waits until there is memory for a value.
+fn await_memory(
+    state: &ServerState,
+    frames: &SharedFrames,
+    memory: &mut Option<OwnedSemaphorePermit>,
+    size: u64,
+) -> Result<(), Interrupted> {
+    while reserve(&state.body_pages, memory, size).is_err() {
+        let mut is_over = state.stop.is_raised();
+        send(frames, |sender| {
+            is_over |= sender.writer.is_unheard();
+            Ok(())
+        })?;
+        if is_over {
+            return Err(Interrupted::Unheard);
+        }
+        std::thread::sleep(MEMORY_WAIT);
+    }
+    Ok(())
 }
 
 fn frame_at<'a>(

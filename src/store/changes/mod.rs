@@ -54,6 +54,8 @@ pub struct Changes {
     pub(super) clean: Place,
     pub(super) prefix: Vec<u8>,
     pub(super) durable: bool,
+    /// The offset of the change that was returned last, and the place that was passed before it.
+    last: Option<(u64, Place)>,
     /// Whether the iterator has returned an error, after which it ends.
     failed: bool,
 }
@@ -284,8 +286,8 @@ impl Changes {
             return Err(Error::InvalidPosition { position: position(), reason });
         }
         let walk = segment.map(|segment| Walk::new(&segment, at.offset));
-        let (inner, prefix) = (Arc::clone(inner), Vec::new());
-        Ok(Self { inner, walk, at, end: 0, clean: at, prefix, durable: false, failed: false })
+        let (inner, prefix, last) = (Arc::clone(inner), Vec::new(), None);
+        Ok(Self { inner, walk, at, end: 0, clean: at, prefix, durable: false, last, failed: false })
     }
 
     /// Returns the next change from the readable part of this segment. Stops once it has skipped
@@ -314,8 +316,9 @@ impl Changes {
             if let Some(change) = &returned {
                 self.inner.await_published(&segment, &change.key);
             }
-            self.at = Place::new(segment.id(), walk.offset());
+            let before = std::mem::replace(&mut self.at, Place::new(segment.id(), walk.offset()));
             if let Some(mut change) = returned {
+                self.last = Some((start, before));
                 change.position = self.inner.position_at(self.at);
                 return Ok(Some(change));
             }

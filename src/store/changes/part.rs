@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Changes, Next};
 use crate::error::Result;
+use crate::segment::read::walk::Walk;
 use crate::store::changes::change::Change;
 
 /// What a follower has found.
@@ -48,12 +49,22 @@ impl Changes {
             }
         }
     }
+
+    /// Goes back to before the change that was returned last, which is returned again. Nothing must
+    /// have been received since. The follower holds the segment of that change, so no merge can
+    /// come in between.
+    pub(crate) fn step_back(&mut self) {
+        if let (Some(walk), Some((offset, before))) = (&mut self.walk, self.last.take()) {
+            *walk = Walk::new(&Arc::clone(walk.segment()), offset);
+            self.at = before;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{MergePolicy, Options};
+    use crate::options::{MergeOptions, MergePolicy, Options};
     use crate::store::{Batch, Bitcask, Position};
 
     /// Returns a store with many changes, the last of which has the prefix `user/`.
@@ -108,6 +119,27 @@ mod tests {
         assert_eq!(changes.resume_position(), db.position());
         db.put("none", "of these").unwrap();
         assert!(matches!(changes.try_recv_part(1).unwrap(), Received::Change(_)));
+        db.close().unwrap();
+    }
+
+    #[test]
+    fn a_change_is_returned_again_although_a_merge_has_removed_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = filled(dir.path());
+        let mut changes = db.changes(Position::START).unwrap().prefix("other/1");
+        let first = changes.try_recv().unwrap().unwrap();
+        let second = changes.try_recv().unwrap().unwrap();
+        assert!(first.key == "other/1" && second.key == "other/10");
+        changes.step_back();
+        let before = changes.resume_position();
+        let mut resumed = db.changes(before).unwrap();
+        assert_eq!(resumed.try_recv().unwrap().unwrap(), second);
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
+        assert!(db.changes(before).is_err_and(|error| error.needs_resync()));
+        assert_eq!(changes.try_recv().unwrap().unwrap(), second);
+        changes.step_back();
+        assert_eq!(changes.try_recv().unwrap().unwrap(), second);
+        assert_eq!(changes.try_recv().unwrap().unwrap().key, "other/11");
         db.close().unwrap();
     }
 }
