@@ -33,7 +33,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use age::Ages;
-#[cfg_attr(not(feature = "raft"), expect(unused_imports, reason = "as for the module"))]
 pub(crate) use given::GivenTime;
 #[cfg(any(test, bitcask_fuzzing))]
 pub(crate) use hands::Hands;

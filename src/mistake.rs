@@ -79,12 +79,16 @@ pub(crate) enum Mistake {
     /// A slot is removed before the shard's removal time is raised.
     RemovalNotedLate,
     /// Entries of a Raft log, and votes, count as durable before their sync.
+    #[cfg(feature = "raft")]
     RaftDoneBeforeSync,
     /// Entries are applied without a note of their place in the Raft log.
+    #[cfg(feature = "raft")]
     RaftPlaceForgotten,
     /// A snapshot for Raft exists before the state itself is durable.
+    #[cfg(feature = "raft")]
     RaftStateNotSynced,
     /// The place of a snapshot for Raft is noted after the snapshot was made.
+    #[cfg(feature = "raft")]
     RaftPlaceNotedLate,
     /// A segment's number can be reused while a reader may still hold a slot with it.
     NumberFreedEarly,

@@ -53,6 +53,10 @@ impl Changes {
     /// Goes back to before the change that was returned last, which is returned again. Nothing must
     /// have been received since. The follower holds the segment of that change, so no merge can
     /// come in between.
+    #[cfg_attr(
+        not(any(feature = "server", test)),
+        expect(dead_code, reason = "only the server goes back")
+    )]
     pub(crate) fn step_back(&mut self) {
         if let (Some(walk), Some((offset, before))) = (&mut self.walk, self.last.take()) {
             *walk = Walk::new(&Arc::clone(walk.segment()), offset);
