@@ -22,10 +22,6 @@ pub(crate) const TTL: &str = "x-bitcask-ttl";
 pub(crate) const EXPIRES_AT: &str = "x-bitcask-expires-at";
 /// Header that makes a write durable before it is answered, or not.
 pub(crate) const DURABLE: &str = "x-bitcask-durable";
-/// Header with the maximum size of a key, in bytes, for followers.
-pub(crate) const KEY_SIZE_LIMIT: &str = "x-bitcask-key-size-limit";
-/// Header with the maximum size of a value, in bytes, for followers.
-pub(crate) const VALUE_SIZE_LIMIT: &str = "x-bitcask-value-size-limit";
 /// Header with the position at which a follower resumes.
 pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 

@@ -15,6 +15,10 @@ use crate::store::Position;
 
 /// The type of a body of frames.
 pub(super) const FRAMES: &str = "application/vnd.bitcask.frames";
+/// Header with the maximum size of the leader's keys, in bytes.
+pub(super) const KEY_SIZE_LIMIT: &str = "x-bitcask-key-size-limit";
+/// Header with the maximum size of the leader's values, in bytes.
+pub(super) const VALUE_SIZE_LIMIT: &str = "x-bitcask-value-size-limit";
 
 /// Size of a frame's header, in bytes.
 pub(super) const FRAME_HEADER_SIZE: usize = 36;

@@ -16,8 +16,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::options::FollowOptions;
 use super::stopping::FollowStop;
-use crate::dialect;
 use crate::server::error::ServerError;
+use crate::server::frames;
 
 /// How long the leader may take to accept a connection.
 const CONNECTED: Duration = Duration::from_secs(10);
@@ -131,7 +131,7 @@ impl Leader {
         let status = response.status().as_u16();
         let limit = |name| response.headers().get(name)?.to_str().ok()?.parse().ok();
         let (key_size, value_size) =
-            (limit(dialect::KEY_SIZE_LIMIT), limit(dialect::VALUE_SIZE_LIMIT));
+            (limit(frames::KEY_SIZE_LIMIT), limit(frames::VALUE_SIZE_LIMIT));
         let limits = LeaderLimits { key_size, value_size };
         let mut body = response.into_body().into_reader();
         if status != 200 {

@@ -19,11 +19,10 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::dialect;
 use crate::error::Error;
 use crate::server::body::{reserve, reserve_value, size_in_memory};
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::frames::{FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
+use crate::server::frames::{self, FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
 use crate::server::leases;
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
@@ -99,8 +98,8 @@ pub(in super::super) async fn read(
 pub(super) fn stream_response(content_type: &'static str, db: &Bitcask, body: Body) -> Response {
     let mut response = Response::new(body);
     let (headers, options) = (response.headers_mut(), db.options());
-    headers.insert(dialect::KEY_SIZE_LIMIT, options.get_key_size_limit().into());
-    headers.insert(dialect::VALUE_SIZE_LIMIT, options.get_value_size_limit().into());
+    headers.insert(frames::KEY_SIZE_LIMIT, options.get_key_size_limit().into());
+    headers.insert(frames::VALUE_SIZE_LIMIT, options.get_value_size_limit().into());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
