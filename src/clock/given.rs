@@ -12,6 +12,10 @@ use std::time::Instant;
 
 use super::{Clock, LOOK_INTERVAL, TIME_MAX, TimeSource};
 
+/// Upper bound of given times, in microseconds: 35 years before the end of time. The timestamps of
+/// entries run ahead, and must not reach that end.
+const GIVEN_MAX: u64 = TIME_MAX - (1 << 50);
+
 /// A time, in microseconds since the epoch. It starts at 0, when nothing has expired. Clones share
 /// it.
 #[derive(Debug, Clone, Default)]
@@ -23,9 +27,9 @@ impl GivenTime {
         Clock::new(TimeSource::Given(self.clone(), Instant::now()), LOOK_INTERVAL)
     }
 
-    /// Moves the time on. An earlier time has no effect.
+    /// Moves the time on. An earlier time has no effect, and there is a latest one.
     pub(crate) fn advance_to(&self, time: u64) {
-        self.0.fetch_max(time.min(TIME_MAX - 1), Ordering::AcqRel);
+        self.0.fetch_max(time.min(GIVEN_MAX), Ordering::AcqRel);
     }
 
     pub(crate) fn get(&self) -> u64 {

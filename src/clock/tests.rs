@@ -137,5 +137,5 @@ fn a_given_time_moves_only_when_it_is_told_to() {
     assert!(!clock.read().is_over(10 * BURST, 501));
     assert!(clock.read().is_over(10 * BURST, 500));
     given.advance_to(u64::MAX);
-    assert_eq!(clock.now(), TIME_MAX - 1);
+    assert_eq!(clock.now(), TIME_MAX - (1 << 50));
 }

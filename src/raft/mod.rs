@@ -67,6 +67,7 @@
 //! # let dir = tempfile::tempdir()?;
 //! let log = LogStore::<Cluster>::open(dir.path().join("log"), Options::default())?;
 //! let mut state = StateMachine::open(dir.path().join("state"), Options::default(), Swap)?;
+//! let log = log.purging_after(&state);
 //! // `openraft::Raft::new(id, config, network, log, state)` takes both. Here, an entry is applied
 //! // by hand.
 //! let log_id = LogId::new(CommittedLeaderId::new(1, 1), 0);

@@ -78,6 +78,7 @@ impl Node {
         let options = Options::new().segment_size(16 << 10);
         let log = LogStore::open(dir.join(format!("{id}/log")), options.clone()).unwrap();
         let state = StateMachine::open(dir.join(format!("{id}/state")), options, Adder).unwrap();
+        let log = log.purging_after(&state);
         let config = Arc::new(config.validate().unwrap());
         let raft = Raft::new(id, config, wires.clone(), log, state.clone()).await.unwrap();
         wires.plug(id, raft.clone());

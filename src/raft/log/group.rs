@@ -10,7 +10,7 @@ use openraft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::keys::{LogItem, entries_prefix, group_prefix, index_of, key_of};
+use super::keys::{LogItem, entries_prefix, index_of, key_of};
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
 use crate::raft::encoding::{decode, encode};
@@ -45,6 +45,10 @@ struct LogEnds<C: RaftTypeConfig> {
     first: u64,
     /// The last entry that is present, or the last one that was purged.
     last: Option<LogId<C::NodeId>>,
+    /// The last entry that was purged, as long as its removal has not begun on disk.
+    pending: Option<LogId<C::NodeId>>,
+    /// Number of times that the log was truncated since it was opened.
+    truncations: u64,
 }
 
 impl<C: RaftTypeConfig> LogEnds<C> {
@@ -74,17 +78,30 @@ fn not_synced() -> WriteOptions {
 }
 
 impl<C: RaftTypeConfig> GroupLog<C> {
-    /// Reads where the log of a group begins and ends. Removes what a crash has left of a purge.
+    /// Reads where the log of a group begins and ends. Removes what a crash has left of a purge, or
+    /// of a group that was being removed.
     pub(in crate::raft) fn open(store: &Bitcask, number: u64) -> Result<Self> {
+        if store.contains_key(key_of(number, LogItem::Removed))? {
+            finish_removal(store, number)?;
+        }
         let purged: Option<LogId<C::NodeId>> = get(store, &key_of(number, LogItem::Purged))?;
         let first_kept = purged.as_ref().map_or(0, |purged| purged.index.saturating_add(1));
-        let mut ends = LogEnds { first: first_kept, last: purged.clone(), purged };
+        let mut ends = LogEnds {
+            first: first_kept,
+            last: purged.clone(),
+            purged,
+            pending: None,
+            truncations: 0,
+        };
         let (mut last, mut leftover) = (None, Batch::new());
         for key in store.prefix_keys(entries_prefix(number)) {
             let key = key?;
             let index = index_of(&key).unwrap_or(0);
             if index < first_kept {
                 leftover.delete(&key);
+                if leftover.len() as u64 >= DELETED_TOGETHER {
+                    store.write_opt(&std::mem::take(&mut leftover), not_synced())?;
+                }
                 continue;
             }
             match last {
@@ -99,7 +116,8 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         if let Some(last) = last {
             let key = key_of(number, LogItem::Entry(last));
             let entry: Option<C::Entry> = get(store, &key)?;
-            ends.last = entry.map(|entry| entry.get_log_id().clone());
+            let entry = entry.ok_or_else(|| gap(store, number, last))?;
+            ends.last = Some(entry.get_log_id().clone());
         }
         if !leftover.is_empty() {
             store.write_opt(&leftover, not_synced())?;
@@ -114,6 +132,11 @@ impl<C: RaftTypeConfig> GroupLog<C> {
     pub(in crate::raft) fn state(&self) -> LogState<C> {
         let ends = self.ends.lock();
         LogState { last_purged_log_id: ends.purged.clone(), last_log_id: ends.last.clone() }
+    }
+
+    /// Returns how often the log was truncated since it was opened.
+    pub(in crate::raft) fn truncations(&self) -> u64 {
+        self.ends.lock().truncations
     }
 
     pub(in crate::raft) fn vote(&self, store: &Bitcask) -> Result<Option<Vote<C::NodeId>>> {
@@ -192,7 +215,8 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         let (mut at, end) = (start.max(ends.first), end.min(ends.next()));
         let (mut entries, mut read_size) = (Vec::new(), 0);
         while at < end && read_size <= size {
-            let until = end.min(at + READ_TOGETHER);
+            // Where the size is limited, one value is enough to exceed the limit.
+            let until = end.min(at + if size == u64::MAX { READ_TOGETHER } else { 1 });
             let keys: Vec<_> = (at..until).map(|index| self.key(LogItem::Entry(index))).collect();
             for (index, (key, bytes)) in (at..).zip(keys.iter().zip(store.get_many(&keys)?)) {
                 let Some(bytes) = bytes else {
@@ -205,9 +229,6 @@ impl<C: RaftTypeConfig> GroupLog<C> {
                 };
                 read_size += bytes.len() as u64;
                 entries.push(decode(key, &bytes)?);
-                if read_size > size {
-                    break;
-                }
             }
             at = until;
         }
@@ -219,52 +240,74 @@ impl<C: RaftTypeConfig> GroupLog<C> {
     pub(in crate::raft) fn truncate(&self, store: &Bitcask, since: u64) -> Result<()> {
         let mut ends = self.ends.lock();
         let since = since.max(ends.first);
-        let mut end = ends.next();
+        let end = ends.next();
         let before = match since.checked_sub(1).filter(|before| *before >= ends.first) {
-            Some(before) => {
-                let key = self.key(LogItem::Entry(before));
-                get::<C::Entry>(store, &key)?.map(|entry| entry.get_log_id().clone())
-            }
+            Some(before) => Some(self.log_id(store, before)?),
             None => ends.purged.clone(),
         };
+        // Before anything is removed: a reader that has found an entry after this finds it
+        // outdated.
+        ends.truncations += 1;
         // Readers find no entry beyond the end from now on.
         ends.last = before;
-        while end > since {
-            let start = since.max(end.saturating_sub(DELETED_TOGETHER));
-            self.delete(store, Batch::new(), (start..end).rev())?;
-            end = start;
-        }
-        Ok(())
+        self.delete_all(store, Batch::new(), (since..end).rev())
     }
 
-    /// Removes the entries up to one. What was purged is known before the first of them is gone.
-    pub(in crate::raft) fn purge(&self, store: &Bitcask, upto: LogId<C::NodeId>) -> Result<()> {
+    /// Returns the log id of an entry that is present.
+    fn log_id(&self, store: &Bitcask, index: u64) -> Result<LogId<C::NodeId>> {
+        let entry: Option<C::Entry> = get(store, &self.key(LogItem::Entry(index)))?;
+        let entry = entry.ok_or_else(|| gap(store, self.number, index))?;
+        Ok(entry.get_log_id().clone())
+    }
+
+    /// Begins the log behind an entry. On disk, it begins there once
+    /// [`remove_purged`](Self::remove_purged) is called.
+    pub(in crate::raft) fn purge(&self, upto: LogId<C::NodeId>) {
         let mut ends = self.ends.lock();
         if ends.purged.as_ref().is_some_and(|purged| purged.index >= upto.index) {
-            return Ok(());
+            return;
         }
-        let (start, end) = (ends.first, ends.next().min(upto.index.saturating_add(1)));
-        let key = self.key(LogItem::Purged);
-        let bytes = encode(&key, &upto)?;
+        ends.pending = Some(upto.clone());
         ends.first = upto.index.saturating_add(1);
         if ends.last.as_ref().is_none_or(|last| last.index <= upto.index) {
             ends.last = Some(upto.clone());
         }
         ends.purged = Some(upto);
-        let mut batch = Batch::new();
-        batch.put(&key, bytes);
-        let mut at = start;
-        loop {
-            let until = end.min(at.saturating_add(DELETED_TOGETHER));
-            self.delete(store, std::mem::take(&mut batch), at..until)?;
-            if until >= end {
-                return Ok(());
-            }
-            at = until;
-        }
     }
 
-    fn delete(
+    /// Returns the last entry that was purged, if its removal has not begun on disk.
+    pub(in crate::raft) fn pending(&self) -> Option<LogId<C::NodeId>> {
+        self.ends.lock().pending.clone()
+    }
+
+    /// Removes the entries that were purged. What was purged is known before the first of them is
+    /// gone.
+    ///
+    /// If another entry has the index of the last one, the log is not that of the snapshot which
+    /// has led to the purge, and the entries behind it go too.
+    pub(in crate::raft) fn remove_purged(&self, store: &Bitcask) -> Result<()> {
+        let mut ends = self.ends.lock();
+        let Some(upto) = ends.pending.clone() else { return Ok(()) };
+        let last_key = self.key(LogItem::Entry(upto.index));
+        let found: Option<C::Entry> = get(store, &last_key)?;
+        if found.is_some_and(|entry| *entry.get_log_id() != upto) && ends.next() > ends.first {
+            ends.truncations += 1;
+            let behind = ends.first..ends.next();
+            ends.last = Some(upto.clone());
+            self.delete_all(store, Batch::new(), behind.rev())?;
+        }
+        let key = self.key(LogItem::Purged);
+        let mut batch = Batch::new();
+        batch.put(&key, encode(&key, &upto)?);
+        let first = store.prefix_keys(entries_prefix(self.number)).next().transpose()?;
+        let first = first.and_then(|key| index_of(&key)).unwrap_or(u64::MAX);
+        self.delete_all(store, batch, first..upto.index.saturating_add(1))?;
+        ends.pending = None;
+        Ok(())
+    }
+
+    /// Removes entries in this order, in several batches if there are many.
+    fn delete_all(
         &self,
         store: &Bitcask,
         mut batch: Batch,
@@ -272,17 +315,33 @@ impl<C: RaftTypeConfig> GroupLog<C> {
     ) -> Result<()> {
         for index in indexes {
             batch.delete(self.key(LogItem::Entry(index)));
+            if batch.len() as u64 >= DELETED_TOGETHER {
+                store.write_opt(&std::mem::take(&mut batch), not_synced())?;
+            }
         }
         store.write_opt(&batch, not_synced())
     }
 
-    /// Removes everything of the group.
+    /// Removes everything of the group. A removal that a crash interrupts is finished when the
+    /// group is opened again.
     pub(in crate::raft) fn remove(&self, store: &Bitcask) -> Result<()> {
         let mut ends = self.ends.lock();
-        store.delete_prefix(group_prefix(self.number))?;
-        *ends = LogEnds { purged: None, first: 0, last: None };
+        let mut batch = Batch::new();
+        batch.put(self.key(LogItem::Removed), b"");
+        for item in [LogItem::Committed, LogItem::Purged, LogItem::Vote] {
+            batch.delete(self.key(item));
+        }
+        store.write_opt(&batch, not_synced())?;
+        finish_removal(store, self.number)?;
+        *ends = LogEnds { purged: None, first: 0, last: None, pending: None, truncations: 0 };
         Ok(())
     }
+}
+
+/// Removes the entries of a group that is being removed, and the mark that says so.
+fn finish_removal(store: &Bitcask, number: u64) -> Result<()> {
+    store.delete_prefix(entries_prefix(number))?;
+    store.delete_opt(key_of(number, LogItem::Removed), not_synced()).map(drop)
 }
 
 /// Appends the entries of a batch, up to `last`, and empties it.

@@ -5,6 +5,7 @@
 //! | group, `c` | the log id up to which entries were committed |
 //! | group, `e`, index | an entry |
 //! | group, `p` | the log id up to which entries were purged |
+//! | group, `r` | nothing: the group is being removed |
 //! | group, `v` | the vote |
 //!
 //! Group and index have 8 bytes, big-endian, so that entries lie in the order of the log.
@@ -15,6 +16,7 @@ pub(super) enum LogItem {
     Committed,
     Entry(u64),
     Purged,
+    Removed,
     Vote,
 }
 
@@ -22,7 +24,7 @@ pub(super) enum LogItem {
 const ENTRY: u8 = b'e';
 
 /// Returns the beginning of all keys of a group.
-pub(super) fn group_prefix(group: u64) -> [u8; 8] {
+fn group_prefix(group: u64) -> [u8; 8] {
     group.to_be_bytes()
 }
 
@@ -36,6 +38,7 @@ pub(super) fn key_of(group: u64, item: LogItem) -> Vec<u8> {
     match item {
         LogItem::Committed => key.push(b'c'),
         LogItem::Purged => key.push(b'p'),
+        LogItem::Removed => key.push(b'r'),
         LogItem::Vote => key.push(b'v'),
         LogItem::Entry(index) => {
             key.push(ENTRY);
@@ -64,7 +67,7 @@ mod tests {
             assert!(key.starts_with(&entries_prefix(3)));
             assert_eq!(index_of(key), Some(index));
         }
-        for item in [LogItem::Committed, LogItem::Purged, LogItem::Vote] {
+        for item in [LogItem::Committed, LogItem::Purged, LogItem::Removed, LogItem::Vote] {
             let key = key_of(3, item);
             assert!(key.starts_with(&group_prefix(3)) && !key.starts_with(&entries_prefix(3)));
         }

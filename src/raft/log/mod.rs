@@ -13,17 +13,22 @@ use std::fmt::{self, Debug};
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::type_config::TypeConfigExt as _;
 use openraft::{
-    ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig,
+    Entry, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig,
     StorageError, Vote,
 };
 
 use super::blocking::blocking;
 use super::failure::During as _;
+use super::state::StateMachine;
+use super::state::apply::Apply;
+use super::state::files::SnapshotFiles;
 use crate::error::{Error, Result};
-use crate::options::{Options, SyncPolicy};
+use crate::options::{KEY_SIZE_LIMIT, Options, SyncPolicy, VALUE_SIZE_LIMIT};
 use crate::store::{Bitcask, Env};
 use group::GroupLog;
 use syncing::Syncing;
@@ -31,6 +36,9 @@ use syncing::Syncing;
 /// Size of entries in bytes above which
 /// [`limited_get_log_entries`](RaftLogReader::limited_get_log_entries) returns no more of them.
 const PAYLOAD_SIZE: u64 = 4 << 20;
+
+/// How often an append looks whether the state machine holds what was purged.
+const HELD_LOOKED: Duration = Duration::from_millis(5);
 
 /// The log and the vote of a Raft node, in a directory of its own: openraft's
 /// [`RaftLogStorage`].
@@ -43,10 +51,24 @@ const PAYLOAD_SIZE: u64 = 4 << 20;
 pub struct LogStore<C: RaftTypeConfig> {
     shared: Arc<SharedLog>,
     group: Arc<GroupLog<C>>,
+    holder: Option<Arc<dyn Holder>>,
 }
 
 /// Reads the entries of a [`LogStore`], for the tasks of openraft that send them to other nodes.
-pub struct LogReader<C: RaftTypeConfig>(LogStore<C>);
+///
+/// A leader does not truncate its log. Once the log has been truncated, a reader from before
+/// belongs to a leader of the past, and finds nothing any more.
+pub struct LogReader<C: RaftTypeConfig> {
+    log: LogStore<C>,
+    /// Number of times that the log had been truncated when the reader was made.
+    truncations: u64,
+}
+
+/// A state machine, as its log sees it.
+pub(super) trait Holder: Send + Sync {
+    /// Returns whether the state up to an entry is durable, after a sync if that makes it so.
+    fn holds(&self, index: u64) -> Result<bool>;
+}
 
 /// What the groups of a node share.
 struct SharedLog {
@@ -59,8 +81,7 @@ impl<C: RaftTypeConfig> LogStore<C> {
     ///
     /// The options decide on the size of segments and on merges, which reclaim the space of entries
     /// that openraft has purged. Their sync policy has no effect: votes and entries are synced
-    /// when Raft demands it. An entry must not be larger than
-    /// [`value_size_limit`](Options::value_size_limit).
+    /// when Raft demands it. Nor have limits of keys and values: an entry can have up to 4 GiB.
     ///
     /// # Errors
     ///
@@ -72,10 +93,11 @@ impl<C: RaftTypeConfig> LogStore<C> {
 
     pub(super) fn open_on(env: &Env, path: &Path, options: Options) -> Result<Self> {
         let options = options.sync_policy(SyncPolicy::Never).default_ttl(None);
+        let options = options.key_size_limit(KEY_SIZE_LIMIT).value_size_limit(VALUE_SIZE_LIMIT);
         let store = Arc::new(Bitcask::open_on(env, path, options)?);
         let group = Arc::new(GroupLog::open(&store, 0)?);
         let syncing = Syncing::start(&store, env.threads)?;
-        Ok(Self { shared: Arc::new(SharedLog { store, syncing }), group })
+        Ok(Self { shared: Arc::new(SharedLog { store, syncing }), group, holder: None })
     }
 
     /// Returns another group of the same node. Each group has a log and a vote of its own, and
@@ -86,7 +108,22 @@ impl<C: RaftTypeConfig> LogStore<C> {
     /// As [`open`](Self::open).
     pub fn group(&self, number: u64) -> Result<Self> {
         let group = Arc::new(GroupLog::open(&self.shared.store, number)?);
-        Ok(Self { shared: Arc::clone(&self.shared), group })
+        Ok(Self { shared: Arc::clone(&self.shared), group, holder: None })
+    }
+
+    /// Ties the log to the state machine of the same group. A node should always do that.
+    ///
+    /// openraft purges the log as soon as it has begun to install a snapshot. If the node dies
+    /// before the snapshot is installed, it has neither the entries nor what they led to, and does
+    /// not start again. With this, entries stay on disk until the state machine holds, durably,
+    /// what they led to.
+    #[must_use]
+    pub fn purging_after<A: Apply<C>>(mut self, state: &StateMachine<C, A>) -> Self
+    where
+        C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = SnapshotFiles>,
+    {
+        self.holder = Some(state.holder());
+        self
     }
 
     /// Removes the log and the vote of this group, for example when its node has left the cluster.
@@ -111,8 +148,21 @@ impl<C: RaftTypeConfig> LogStore<C> {
         end: u64,
         size: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let entries = self.group.read(&self.shared.store, start, end, size);
+        let entries = blocking(|| self.group.read(&self.shared.store, start, end, size));
         entries.during(ErrorSubject::Logs, ErrorVerb::Read)
+    }
+
+    /// Removes what was purged, if the state machine can do without it. Returns whether anything is
+    /// left to be removed.
+    fn purge_held(&self) -> Result<bool> {
+        let Some(upto) = self.group.pending() else { return Ok(false) };
+        if let Some(holder) = &self.holder
+            && !holder.holds(upto.index)?
+        {
+            return Ok(true);
+        }
+        self.group.remove_purged(&self.shared.store)?;
+        Ok(false)
     }
 
     /// Waits until everything written so far is durable.
@@ -130,7 +180,9 @@ impl<C: RaftTypeConfig> LogStore<C> {
 
 impl<C: RaftTypeConfig> Clone for LogStore<C> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), group: Arc::clone(&self.group) }
+        let Self { shared, group, holder } = self;
+        let (shared, group) = (Arc::clone(shared), Arc::clone(group));
+        Self { shared, group, holder: holder.clone() }
     }
 }
 
@@ -142,7 +194,7 @@ impl<C: RaftTypeConfig> Debug for LogStore<C> {
 
 impl<C: RaftTypeConfig> Debug for LogReader<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogReader").field("group", &self.0.group).finish_non_exhaustive()
+        f.debug_struct("LogReader").field("group", &self.log.group).finish_non_exhaustive()
     }
 }
 
@@ -179,12 +231,21 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogStore<C> {
     }
 }
 
+impl<C: RaftTypeConfig> LogReader<C> {
+    /// Returns what was read, unless the log has been truncated since the reader was made: then the
+    /// entries may be of two leaders.
+    fn current(&self, entries: Vec<C::Entry>) -> Vec<C::Entry> {
+        if self.log.group.truncations() == self.truncations { entries } else { Vec::new() }
+    }
+}
+
 impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
     async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: R,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.0.try_get_log_entries(range).await
+        let entries = self.log.try_get_log_entries(range).await?;
+        Ok(self.current(entries))
     }
 
     async fn limited_get_log_entries(
@@ -192,7 +253,8 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         start: u64,
         end: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.0.limited_get_log_entries(start, end).await
+        let entries = self.log.limited_get_log_entries(start, end).await?;
+        Ok(self.current(entries))
     }
 }
 
@@ -204,11 +266,11 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn get_log_reader(&mut self) -> Self::LogReader {
-        LogReader(self.clone())
+        LogReader { log: self.clone(), truncations: self.group.truncations() }
     }
 
     async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let saved = match self.group.save_vote(&self.shared.store, vote) {
+        let saved = match blocking(|| self.group.save_vote(&self.shared.store, vote)) {
             Ok(()) => self.synced().await,
             failed => failed,
         };
@@ -242,7 +304,13 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         I: IntoIterator<Item = C::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.group.append(&self.shared.store, entries)?;
+        // Behind entries that were purged, and that are still there.
+        let subject = || (ErrorSubject::Logs, ErrorVerb::Write);
+        while blocking(|| self.purge_held()).during(subject().0, subject().1)? {
+            C::sleep(HELD_LOOKED).await;
+        }
+        let entries = entries.into_iter();
+        blocking(|| self.group.append(&self.shared.store, entries))?;
         self.shared.syncing.then(Box::new(move |result| {
             callback
                 .log_io_completed(result.map_err(|error| std::io::Error::other(error.to_string())));
@@ -251,12 +319,18 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let removed = blocking(|| self.group.truncate(&self.shared.store, log_id.index));
+        let removed = match blocking(|| self.group.truncate(&self.shared.store, log_id.index)) {
+            // A snapshot that replaces these entries may come next, and is durable before the log
+            // is synced again.
+            Ok(()) => self.synced().await,
+            failed => failed,
+        };
         removed.during(ErrorSubject::Log(log_id), ErrorVerb::Delete)
     }
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let removed = blocking(|| self.group.purge(&self.shared.store, log_id.clone()));
-        removed.during(ErrorSubject::Log(log_id), ErrorVerb::Delete)
+        self.group.purge(log_id.clone());
+        let removed = blocking(|| self.purge_held());
+        removed.map(drop).during(ErrorSubject::Log(log_id), ErrorVerb::Delete)
     }
 }

@@ -141,3 +141,64 @@ fn a_failed_sync_is_reported() {
         assert!(log.save_vote(&Vote::new(2, 2)).await.is_err());
     });
 }
+
+/// A reader of a leader of the past finds nothing: it might find entries of two leaders.
+#[test]
+fn a_reader_from_before_a_truncation_finds_nothing() {
+    now(async {
+        let mut log = try_log(&Twin::new()).unwrap();
+        log.blocking_append((0..8).map(|at| entry(1, at))).await.unwrap();
+        let mut before = log.get_log_reader().await;
+        assert_eq!(before.try_get_log_entries(2..5).await.unwrap().len(), 3);
+        log.truncate(log_id(1, 6)).await.unwrap();
+        log.blocking_append([entry(2, 6), entry(2, 7)]).await.unwrap();
+        assert_eq!(before.limited_get_log_entries(4, 8).await.unwrap().len(), 0);
+        assert_eq!(before.try_get_log_entries(2..5).await.unwrap().len(), 0);
+        let mut after = log.get_log_reader().await;
+        assert_eq!(after.limited_get_log_entries(4, 8).await.unwrap().len(), 4);
+    });
+}
+
+/// The log is that of a leader of the past, and the snapshot that of its successor.
+#[test]
+fn a_purge_by_another_log_removes_what_is_behind() {
+    now(async {
+        let twin = Twin::new();
+        let mut log = try_log(&twin).unwrap();
+        log.blocking_append((0..10).map(|at| entry(1, at))).await.unwrap();
+        log.purge(log_id(2, 5)).await.unwrap();
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(2, 5)));
+        log.blocking_append([entry(2, 6)]).await.unwrap();
+        drop(log);
+        let mut log = try_log(&twin).unwrap();
+        assert_eq!(indexes(&log.try_get_log_entries(..).await.unwrap()), [6]);
+    });
+}
+
+#[test]
+fn a_removal_that_a_crash_interrupts_is_finished() {
+    now(async {
+        let twin = Twin::new();
+        let mut log = try_log(&twin).unwrap().group(3).unwrap();
+        log.save_vote(&Vote::new(1, 1)).await.unwrap();
+        log.blocking_append((0..6).map(|at| entry(1, at))).await.unwrap();
+        log.purge(log_id(1, 2)).await.unwrap();
+        log.save_vote(&Vote::new(1, 2)).await.unwrap();
+        let begun = twin.op_count();
+        log.remove_group().unwrap();
+        for ops in begun..=twin.op_count() {
+            for image in [twin.kill_image(ops), twin.power_image(ops, |_| false)] {
+                let mut log = try_log(&image).unwrap().group(3).unwrap();
+                let state = log.get_log_state().await.unwrap();
+                let vote = log.read_vote().await.unwrap();
+                let is_whole =
+                    vote == Some(Vote::new(1, 2)) && state.last_log_id == Some(log_id(1, 5));
+                let is_gone = vote.is_none() && state.last_log_id.is_none();
+                assert!(
+                    is_whole || is_gone && state.last_purged_log_id.is_none(),
+                    "{ops}: {state:?}"
+                );
+            }
+        }
+    });
+}

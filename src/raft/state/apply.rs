@@ -21,14 +21,21 @@ use crate::mistake::{Mistake, made};
 use crate::options::{Options, SyncPolicy, TransactionOptions, WriteOptions};
 use crate::raft::encoding::{decode, encode};
 use crate::raft::failure::During as _;
+use crate::raft::log::Holder;
 use crate::store::{Bitcask, Env, Transaction};
 use crate::sync::Mutex;
 
-/// The key that says which entry was applied last, and at what time.
+/// The key that says which entry was applied last, at what time, and who the members are. Each
+/// entry writes it, so a request that removes all keys does not remove this one.
 const APPLIED_KEY: &[u8] = b"\0raft.applied";
 
-/// The key of the last membership.
-const MEMBERSHIP_KEY: &[u8] = b"\0raft.membership";
+/// Maximum size of what a request writes, in bytes: keys, values, and `WRITE_OVERHEAD` for each. It
+/// is half of what a batch of the store can have, which is not judged by the same figures on all
+/// nodes: there, compression counts, and which keys exist.
+const REQUEST_SIZE_MAX: u64 = 256 << 20;
+
+/// About how many bytes a write takes besides its key and its value.
+const WRITE_OVERHEAD: u64 = 64;
 
 /// What a program does with the requests of its Raft log.
 ///
@@ -43,6 +50,12 @@ pub trait Apply<C: RaftTypeConfig>: Send + Sync + 'static {
     /// # Errors
     ///
     /// An error stops the node. What is wrong with a request belongs into the answer.
+    ///
+    /// # What differs between nodes
+    ///
+    /// Versions ([`Transaction::version`]), positions, and the order of scans that have none. A
+    /// request must not depend on them. What a request writes may have at most 256 MiB, with 64
+    /// bytes for each key.
     fn apply(&self, tx: &mut Transaction, request: &C::D) -> Result<C::R>;
 
     /// Returns the answer to an entry that is no request, such as a change of the membership.
@@ -55,26 +68,21 @@ pub trait Apply<C: RaftTypeConfig>: Send + Sync + 'static {
 
     /// Returns the time that the leader has given the request. It becomes the time of the store
     /// before the request is applied, unless it is earlier than that of a request before. If no
-    /// request has a time, no key expires.
+    /// request has a time, no key expires. Before the first such request, a time to live counts
+    /// from 1970.
     fn time(&self, request: &C::D) -> Option<SystemTime> {
         let _ = request;
         None
     }
 }
 
-/// Up to where the log was applied.
+/// What was applied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(bound = "")]
-pub(super) struct AppliedUpTo<C: RaftTypeConfig> {
+pub(super) struct AppliedNow<C: RaftTypeConfig> {
     pub(super) log_id: Option<LogId<C::NodeId>>,
     /// The time of the store, in microseconds since the epoch.
     time: u64,
-}
-
-/// What was applied, in memory.
-#[derive(Debug, Clone)]
-pub(super) struct AppliedNow<C: RaftTypeConfig> {
-    pub(super) up_to: AppliedUpTo<C>,
     pub(super) membership: StoredMembership<C::NodeId, C::Node>,
 }
 
@@ -93,6 +101,8 @@ pub(super) struct StateCore<C: RaftTypeConfig, A> {
     pub(super) application: A,
     /// The number of the next directory.
     next_number: AtomicU64,
+    /// Number of entries from the first one on that a loss of power cannot take back.
+    held: AtomicU64,
     /// Lock 0, before the others: the turn to build or to install a snapshot.
     pub(super) turn: Mutex<()>,
     /// Lock 0, after the turn: which directories count.
@@ -134,7 +144,7 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
         };
         let snapshot = names.snapshot.as_ref().map(|it| {
             let last = it.meta.last_log_id.as_ref();
-            if opened.applied.up_to.log_id.as_ref() < last {
+            if opened.applied.log_id.as_ref() < last {
                 let reason =
                     "it holds less than the snapshot beside it, so it has lost what was durable";
                 return Err(Error::corrupt(opened.store.path(), 0, reason));
@@ -152,6 +162,8 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
                 remove_tree(&dir.fs, &dir.join(role, number))?;
             }
         }
+        let last = names.snapshot.as_ref().and_then(|it| it.meta.last_log_id.as_ref());
+        let held = last.map_or(0, |last| last.index.saturating_add(1));
         let next_number = dir.free_number()?;
         let OpenedState { store, time, applied } = opened;
         Ok(Self {
@@ -160,6 +172,7 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
             options,
             application,
             next_number: AtomicU64::new(next_number),
+            held: AtomicU64::new(held),
             turn: Mutex::default(),
             pointer: Mutex::new(CurrentPointer { names, snapshot }),
             applying: Mutex::new(Applying { now: applied, time }),
@@ -178,6 +191,12 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
         std::mem::replace(&mut *current, store)
     }
 
+    /// Notes that everything up to an entry is durable here.
+    pub(super) fn note_held(&self, index: Option<u64>) {
+        let held = index.map_or(0, |index| index.saturating_add(1));
+        self.held.fetch_max(held, Ordering::AcqRel);
+    }
+
     /// Returns a number that no directory has had since the state was opened.
     pub(super) fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
@@ -189,8 +208,8 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
     }
 
     pub(super) fn applied_state(&self) -> AppliedState<C> {
-        let AppliedNow { up_to, membership } = self.applying.lock().now.clone();
-        (up_to.log_id, membership)
+        let AppliedNow { log_id, membership, .. } = self.applying.lock().now.clone();
+        (log_id, membership)
     }
 }
 
@@ -212,7 +231,7 @@ fn create<C: RaftTypeConfig>(
         }
     }
     let opened = open_state(env, dir, options, 1, true)?;
-    if opened.applied.up_to.log_id.is_some() {
+    if opened.applied.log_id.is_some() {
         return lost("a state to which entries were applied");
     }
     let names = Pointer { state: 1, snapshot: None };
@@ -233,32 +252,49 @@ fn open_state<C: RaftTypeConfig>(
     let env = Env { clock: time.clock(), ..env.clone() };
     let db = Bitcask::open_on(&env, &path, options.clone().create_if_missing(is_new))?;
     let applied = applied_to(&db)?;
-    time.advance_to(applied.up_to.time);
+    time.advance_to(applied.time);
     let store = Arc::new(StateStore::new(db, OwnedDir::new(&dir.fs, path)));
     Ok(OpenedState { store, time, applied })
 }
 
 /// Reads what was applied to a store.
 fn applied_to<C: RaftTypeConfig>(db: &Bitcask) -> Result<AppliedNow<C>> {
-    let up_to = db.get(APPLIED_KEY)?.map(|bytes| decode(APPLIED_KEY, &bytes)).transpose()?;
-    let membership = db.get(MEMBERSHIP_KEY)?.map(|bytes| decode(MEMBERSHIP_KEY, &bytes));
-    Ok(AppliedNow {
-        up_to: up_to.unwrap_or(AppliedUpTo { log_id: None, time: 0 }),
-        membership: membership.transpose()?.unwrap_or_default(),
-    })
+    match db.get(APPLIED_KEY)? {
+        Some(bytes) => decode(APPLIED_KEY, &bytes),
+        None => Ok(AppliedNow { log_id: None, time: 0, membership: StoredMembership::default() }),
+    }
 }
 
 impl<C: RaftTypeConfig> AppliedNow<C> {
     /// Writes what is applied, together with the changes of a transaction.
-    fn put(&self, tx: &mut Transaction, has_membership: bool) -> Result<()> {
+    fn put(&self, tx: &mut Transaction) -> Result<()> {
         if !made(Mistake::RaftPlaceForgotten) {
-            tx.put_opt(APPLIED_KEY, encode(APPLIED_KEY, &self.up_to)?, WriteOptions::new());
-        }
-        if has_membership {
-            let bytes = encode(MEMBERSHIP_KEY, &self.membership)?;
-            tx.put_opt(MEMBERSHIP_KEY, bytes, WriteOptions::new());
+            tx.put_opt(APPLIED_KEY, encode(APPLIED_KEY, self)?, WriteOptions::new());
         }
         Ok(())
+    }
+}
+
+/// Returns whether all nodes refuse what a request has written, since its size is what is wrong.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::KeyTooLarge { .. } | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. }
+    )
+}
+
+impl<C: RaftTypeConfig, A: Apply<C>> Holder for StateCore<C, A> {
+    fn holds(&self, index: u64) -> Result<bool> {
+        if self.held.load(Ordering::Acquire) > index {
+            return Ok(true);
+        }
+        let last = self.applying.lock().now.log_id.as_ref().map(|last| last.index);
+        if last < Some(index) {
+            return Ok(false);
+        }
+        self.store().db().sync()?;
+        self.note_held(last);
+        Ok(true)
     }
 }
 
@@ -271,50 +307,60 @@ where
     pub(super) fn apply(&self, entry: &Entry<C>) -> Result<C::R, StorageError<C::NodeId>> {
         let mut applying = self.applying.lock();
         let log_id = &entry.log_id;
-        if applying.now.up_to.log_id.as_ref() >= Some(log_id) {
-            let prev = applying.now.up_to.log_id.clone();
+        if applying.now.log_id.as_ref() >= Some(log_id) {
+            let prev = applying.now.log_id.clone();
             let violation = Violation::ApplyNonConsecutive { prev, next: log_id.clone() };
             return Err(DefensiveError::new(ErrorSubject::Apply(log_id.clone()), violation).into());
         }
         let mut next = applying.now.clone();
-        next.up_to.log_id = Some(log_id.clone());
-        let has_membership = if let EntryPayload::Membership(membership) = &entry.payload {
+        next.log_id = Some(log_id.clone());
+        if let EntryPayload::Membership(membership) = &entry.payload {
             next.membership = StoredMembership::new(Some(log_id.clone()), membership.clone());
-            true
-        } else {
-            false
-        };
+        }
         if let EntryPayload::Normal(request) = &entry.payload
             && let Some(time) = self.application.time(request)
         {
             applying.time.advance_to(micros_since_epoch(time));
-            next.up_to.time = applying.time.get();
+            next.time = applying.time.get();
         }
-        let answer = self.commit(entry, &next, has_membership);
+        let answer = self.commit(entry, &next);
         let answer = answer.during(ErrorSubject::Apply(log_id.clone()), ErrorVerb::Write)?;
         applying.now = next;
         Ok(answer)
     }
 
-    fn commit(&self, entry: &Entry<C>, next: &AppliedNow<C>, has_membership: bool) -> Result<C::R> {
+    fn commit(&self, entry: &Entry<C>, next: &AppliedNow<C>) -> Result<C::R> {
         let store = self.store();
-        // The Raft log is what is durable.
-        let options = TransactionOptions::new().durable(false);
-        if let EntryPayload::Normal(request) = &entry.payload {
-            let applied = store.db().transaction_opt(options, |tx| {
-                let answer = self.application.apply(tx, request)?;
-                next.put(tx, has_membership)?;
-                Ok(answer)
-            });
-            return match applied {
-                Err(error) if error.is_invalid_input() => {
-                    store.db().transaction_opt(options, |tx| next.put(tx, has_membership))?;
-                    Ok(self.application.refused(request, &error))
-                }
-                applied => applied,
-            };
+        let EntryPayload::Normal(request) = &entry.payload else {
+            let mut tx = store.db().begin();
+            next.put(&mut tx)?;
+            commit(store.db(), tx)?;
+            return Ok(self.application.without_request());
+        };
+        let mut tx = store.db().begin();
+        let answer = self.application.apply(&mut tx, request)?;
+        let size = tx.write_size(WRITE_OVERHEAD);
+        next.put(&mut tx)?;
+        let committed = if size > REQUEST_SIZE_MAX {
+            Err(Error::BatchTooLarge { size, limit: REQUEST_SIZE_MAX })
+        } else {
+            commit(store.db(), tx)
+        };
+        match committed {
+            Err(error) if is_refusal(&error) => {
+                let mut tx = store.db().begin();
+                next.put(&mut tx)?;
+                commit(store.db(), tx)?;
+                Ok(self.application.refused(request, &error))
+            }
+            committed => committed.map(|()| answer),
         }
-        store.db().transaction_opt(options, |tx| next.put(tx, has_membership))?;
-        Ok(self.application.without_request())
     }
+}
+
+/// Commits what an entry has changed. Nothing else writes to the store, so there is no conflict.
+fn commit(db: &Bitcask, tx: Transaction) -> Result<()> {
+    // The Raft log is what is durable.
+    let options = TransactionOptions::new().durable(false);
+    if db.commit(tx, options)? { Ok(()) } else { Err(Error::Conflict { attempts: 1 }) }
 }

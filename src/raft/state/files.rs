@@ -39,6 +39,11 @@ impl SnapshotFiles {
         Self { dir }
     }
 
+    /// Ends the time in which files may be written.
+    pub(super) fn seal(&self) {
+        self.dir.seal();
+    }
+
     /// Returns the directory in which the files lie.
     pub fn path(&self) -> &Path {
         self.dir.path()
@@ -70,13 +75,17 @@ impl SnapshotFiles {
         self.dir.fs().open(&self.file(name)?, Access::Read)?.read_at(buffer, offset)
     }
 
-    /// Writes a piece of a file that is being received. It need not be durable.
+    /// Writes a piece of a file of a snapshot that is being received. It need not be durable.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read).
+    /// As [`read`](Self::read), and [`ReadOnly`](Error::ReadOnly) if the snapshot was not begun by
+    /// [`begin_receiving_snapshot`](openraft::Raft::begin_receiving_snapshot), or is installed.
     pub fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
         let path = self.file(name)?;
+        if !self.dir.is_receiving() {
+            return Err(Error::ReadOnly);
+        }
         self.dir.fs().open(&path, Access::Keep)?.write_within_limit(bytes, offset)
     }
 
@@ -97,6 +106,11 @@ impl fmt::Debug for SnapshotFiles {
 
 /// The file that says which others count. It is the only one that is not shared by links.
 const MANIFEST: &str = "MANIFEST";
+
+/// Returns whether a directory may be a snapshot: whether it has a manifest.
+pub(super) fn has_manifest(fs: &Fs, dir: &Path) -> bool {
+    fs.exists(&dir.join(MANIFEST))
+}
 
 /// Returns whether a store has such a file, and a snapshot needs it.
 fn is_file_of_snapshot(name: &str) -> bool {

@@ -27,6 +27,7 @@ use openraft::{
 
 use super::blocking::blocking;
 use super::failure::During as _;
+use super::log::Holder;
 use crate::error::Result;
 use crate::options::Options;
 use crate::store::{Bitcask, Env, Reader};
@@ -79,11 +80,6 @@ impl StateStore {
     fn supersede(&self) {
         self.dir.supersede();
     }
-
-    /// Lets the directory stay.
-    fn keep(&self) {
-        self.dir.keep();
-    }
 }
 
 impl Deref for StateStore {
@@ -126,6 +122,11 @@ where
     /// Returns the store, to read from it.
     pub fn store(&self) -> Arc<StateStore> {
         self.0.store()
+    }
+
+    /// Returns what a [`LogStore`](super::LogStore) has to know of this.
+    pub(super) fn holder(&self) -> Arc<dyn Holder> {
+        Arc::clone(&self.0) as Arc<dyn Holder>
     }
 
     /// Returns what makes the changes of requests.

@@ -12,12 +12,32 @@ pub(super) struct OwnedDir {
     fs: Fs,
     path: PathBuf,
     is_superseded: AtomicBool,
+    /// Whether files may be written here, as long as a snapshot is being received.
+    is_receiving: AtomicBool,
 }
 
 impl OwnedDir {
     /// A directory that stays.
     pub(super) fn new(fs: &Fs, path: PathBuf) -> Self {
-        Self { fs: fs.clone(), path, is_superseded: AtomicBool::new(false) }
+        let [is_superseded, is_receiving] = [AtomicBool::new(false), AtomicBool::new(false)];
+        Self { fs: fs.clone(), path, is_superseded, is_receiving }
+    }
+
+    /// A directory for a snapshot that is about to be received. It goes with its last user.
+    pub(super) fn receiving(fs: &Fs, path: PathBuf) -> Self {
+        let dir = Self::new(fs, path);
+        dir.supersede();
+        dir.is_receiving.store(true, Ordering::Release);
+        dir
+    }
+
+    pub(super) fn is_receiving(&self) -> bool {
+        self.is_receiving.load(Ordering::Acquire)
+    }
+
+    /// Ends the time in which files may be written. They are about to be shared.
+    pub(super) fn seal(&self) {
+        self.is_receiving.store(false, Ordering::Release);
     }
 
     pub(super) fn path(&self) -> &Path {

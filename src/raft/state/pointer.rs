@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use openraft::{RaftTypeConfig, SnapshotMeta};
 use serde::{Deserialize, Serialize};
 
+use super::files::has_manifest;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, read_whole};
 use crate::raft::encoding::{decode, encode};
@@ -130,9 +131,9 @@ impl StateDir {
         let snapshot = pointer.snapshot.as_ref().map(|it| (DirRole::Snapshot, it.number));
         for (role, number) in [(DirRole::State, pointer.state)].into_iter().chain(snapshot) {
             let named = self.join(role, number);
-            if self.fs.is_dir(&named)? != Some(true) {
+            if self.fs.is_dir(&named)? != Some(true) || !has_manifest(&self.fs, &named) {
                 let name = named.file_name().unwrap_or_default().to_string_lossy();
-                let reason = format!("it names {name}, which does not exist");
+                let reason = format!("it names {name}, which is not there or has no manifest");
                 return Err(Error::corrupt(path, 0, reason));
             }
         }

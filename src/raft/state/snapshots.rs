@@ -40,7 +40,7 @@ where
         if !made(Mistake::RaftStateNotSynced) {
             store.db().sync()?;
         }
-        let last = now.up_to.log_id;
+        let last = now.log_id;
         let snapshot_id = match &last {
             Some(last) => format!("{}-{}-{number}", last.leader_id, last.index),
             None => format!("empty-{number}"),
@@ -48,8 +48,9 @@ where
         let meta = SnapshotMeta { last_log_id: last, last_membership: now.membership, snapshot_id };
         let snapshot = Some(SnapshotRecord { number, meta: meta.clone() });
         let names = Pointer { state: self.pointer.lock().names.state, snapshot };
-        self.dir.write(&names)?;
+        self.write(&names, &dir)?;
         self.advance(names, &dir);
+        self.note_held(meta.last_log_id.index());
         Ok(Snapshot { meta, snapshot: Box::new(SnapshotFiles::new(dir)) })
     }
 
@@ -65,9 +66,7 @@ where
     pub(super) fn begin_receiving(&self) -> Result<SnapshotFiles> {
         let path = self.dir.join(DirRole::Incoming, self.next_number());
         self.dir.fs.create_dir(&path)?;
-        let dir = OwnedDir::new(&self.dir.fs, path);
-        dir.supersede();
-        Ok(SnapshotFiles::new(Arc::new(dir)))
+        Ok(SnapshotFiles::new(Arc::new(OwnedDir::receiving(&self.dir.fs, path))))
     }
 
     /// Replaces the state by that of a snapshot, which becomes the current one.
@@ -77,6 +76,7 @@ where
         files: &SnapshotFiles,
     ) -> Result<()> {
         let _turn = self.turn.lock();
+        files.seal();
         let number = self.next_number();
         let fs = &self.dir.fs;
         let dir = Arc::new(OwnedDir::new(fs, self.dir.join(DirRole::Snapshot, number)));
@@ -90,15 +90,16 @@ where
             let _ = remove_tree(fs, &state);
         })?;
         let OpenedState { store, time, applied } = opened;
-        // Until `CURRENT` names it.
-        store.supersede();
         let snapshot = Some(SnapshotRecord { number, meta: meta.clone() });
         let names = Pointer { state: number, snapshot };
-        self.dir.write(&names)?;
-        store.keep();
+        self.write(&names, &dir)?;
         self.advance(names, &dir);
-        *self.applying.lock() = Applying { now: applied, time };
-        self.replace_store(store).supersede();
+        let mut applying = self.applying.lock();
+        let before = self.replace_store(store);
+        *applying = Applying { now: applied, time };
+        drop(applying);
+        self.note_held(meta.last_log_id.index());
+        before.supersede();
         Ok(())
     }
 
@@ -110,17 +111,22 @@ where
     ) -> Result<OpenedState<C>> {
         let opened = self.open_state(number)?;
         let found = &opened.applied;
-        let is_same =
-            found.up_to.log_id == meta.last_log_id && found.membership == meta.last_membership;
+        let is_same = found.log_id == meta.last_log_id && found.membership == meta.last_membership;
         if is_same || made(Mistake::RaftPlaceForgotten) {
             return Ok(opened);
         }
         let reason = format!(
             "the snapshot holds the state up to log index {:?}, and has to hold it up to {:?}",
-            found.up_to.log_id.index(),
+            found.log_id.index(),
             meta.last_log_id.index()
         );
         Err(Error::InvalidSource { path: self.dir.join(DirRole::Snapshot, number), reason })
+    }
+
+    /// Makes other directories count. If that fails, they may count all the same: they stay, and
+    /// those that `CURRENT` does not name are removed when the state is opened again.
+    fn write(&self, names: &Pointer<C>, snapshot: &OwnedDir) -> Result<()> {
+        self.dir.write(names).inspect_err(|_| snapshot.keep())
     }
 
     /// Notes that other directories count now. Those of before go once nobody uses them.

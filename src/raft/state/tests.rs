@@ -5,7 +5,9 @@ use openraft::EntryPayload;
 use super::*;
 use crate::fs::Fs;
 use crate::raft::tests::suite::copy;
-use crate::raft::tests::{Counting, Put, TestConfig, entry, log_id, members, now, try_state};
+use crate::raft::tests::{
+    BROKEN, CLEAR, Counting, Put, TestConfig, entry, log_id, members, now, try_state,
+};
 use crate::testing::twin::{Fault, FaultKind, Twin};
 
 type State = StateMachine<TestConfig, Counting>;
@@ -177,8 +179,8 @@ fn what_is_missing_is_damage_and_never_an_empty_state() {
             assert!(error.is_corruption(), "{lost}: {error}");
             error.to_string()
         };
-        assert!(without("snapshot-2").contains("names snapshot-2, which does not exist"));
-        assert!(without("state-1").contains("names state-1, which does not exist"));
+        assert!(without("snapshot-2").contains("names snapshot-2, which is not there"));
+        assert!(without("state-1").contains("names state-1, which is not there"));
         assert!(without("CURRENT").contains("it has no CURRENT, but snapshot-2"));
         // A state that lacks what the snapshot beside it has.
         let image = twin.fork();
@@ -269,6 +271,11 @@ fn a_failure_at_any_call_leaves_the_state_as_it_was() {
                 };
                 let has_struck = twin.fault_count() > 0;
                 twin.clear_fault();
+                // Whatever CURRENT names by now is there.
+                let mut again = try_state(&twin.kill_image_now()).unwrap();
+                let applied = again.applied_state().await.unwrap().0;
+                assert!([Some(log_id(1, 19)), Some(log_id(1, 29))].contains(&applied));
+                drop(again);
                 if result.is_err() {
                     assert!(has_struck);
                     if state.sync().is_err() {
@@ -278,7 +285,6 @@ fn a_failure_at_any_call_leaves_the_state_as_it_was() {
                     }
                     assert_eq!(state.applied_state().await.unwrap().0, Some(log_id(1, 19)));
                     assert_eq!(state.apply([entry_at(20)]).await.unwrap(), [21]);
-                    assert!(state.get_current_snapshot().await.unwrap().is_none());
                     send(&snapshot, &mut state).await;
                 }
                 drop(state);
@@ -315,4 +321,59 @@ fn try_copy(from: &Snapshot<TestConfig>, to: &SnapshotFiles) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_request_that_removes_all_keys_does_not_remove_the_members() {
+    now(async {
+        let twin = Twin::new();
+        let mut state = try_state(&twin).unwrap();
+        state.apply([members(1, 0, &[1, 2, 3]), put(1, "a", 5, None)]).await.unwrap();
+        state.apply([put(2, CLEAR, 5, None)]).await.unwrap();
+        assert!(!state.store().contains_key("a").unwrap());
+        let applied = state.applied_state().await.unwrap();
+        assert_eq!(applied.1.voter_ids().collect::<Vec<_>>(), [1, 2, 3]);
+        let mut other = try_state(&Twin::new()).unwrap();
+        send(&snapshot_of(&mut state).await, &mut other).await;
+        assert_eq!(other.applied_state().await.unwrap(), applied);
+        drop(state);
+        assert_eq!(try_state(&twin).unwrap().applied_state().await.unwrap(), applied);
+    });
+}
+
+#[test]
+fn an_error_of_the_application_stops_the_node() {
+    now(async {
+        let mut state = try_state(&Twin::new()).unwrap();
+        assert!(state.apply([put(0, BROKEN, 5, None)]).await.is_err());
+        assert_eq!(state.applied_state().await.unwrap().0, None);
+    });
+}
+
+#[test]
+fn a_time_at_the_end_of_time_leaves_room_for_what_follows() {
+    now(async {
+        let mut state = try_state(&Twin::new()).unwrap();
+        let far = u64::MAX / 2_000_000;
+        state.apply([put(0, "a", far, Some(1)), put(1, "b", far, None)]).await.unwrap();
+        state.apply((2..50).map(entry_at)).await.unwrap();
+        assert!(state.store().contains_key("b").unwrap());
+    });
+}
+
+#[test]
+fn a_snapshot_is_not_written_to_once_it_is_installed() {
+    now(async {
+        let mut leader = try_state(&Twin::new()).unwrap();
+        leader.apply((0..9).map(entry_at)).await.unwrap();
+        let snapshot = snapshot_of(&mut leader).await;
+        assert!(snapshot.snapshot.write("MANIFEST", 0, b"x").is_err());
+        let mut state = try_state(&Twin::new()).unwrap();
+        let received = state.begin_receiving_snapshot().await.unwrap();
+        copy(&snapshot.snapshot, &received);
+        let late = received.clone();
+        state.install_snapshot(&snapshot.meta, received).await.unwrap();
+        assert!(late.write("MANIFEST", 0, b"x").is_err());
+        assert!(late.write("0000000001.log", 0, b"x").is_err());
+    });
 }

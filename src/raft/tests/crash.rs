@@ -144,6 +144,7 @@ async fn log_run(seed: u64) -> Run<LogModel> {
                 let at = at - dice.below(3).min(model.entries.len() as u64 - 1);
                 let id = model.entries.get(&at).copied().unwrap_or(*id);
                 log.truncate(id).await.unwrap();
+                is_durable = true;
                 model.entries.retain(|index, _| *index < id.index);
             }
             (3, Some(_)) => {
@@ -284,4 +285,52 @@ fn an_entry_without_its_place_is_noticed() {
 fn a_snapshot_of_a_state_that_is_not_durable_is_noticed() {
     let failed = make(Mistake::RaftStateNotSynced, || now(state_run(0)).judge(read_state));
     assert!(failed.is_err());
+}
+
+/// A leader of the past, whose entries were never committed, is told to install a snapshot: its log
+/// is truncated, and then the snapshot becomes durable in another store. Whatever a loss of power
+/// leaves goes on behind the snapshot.
+#[test]
+fn a_log_that_was_replaced_by_a_snapshot_does_not_come_back() {
+    let twin = Twin::new();
+    let mut leader = try_state(&Twin::new()).unwrap();
+    now(async {
+        let (mut log, mut state) = (try_log(&twin).unwrap(), try_state(&twin).unwrap());
+        log = log.purging_after(&state);
+        log.blocking_append((0..10).map(|at| entry(1, at))).await.unwrap();
+        state.apply((0..3).map(|at| entry(1, at))).await.unwrap();
+        leader.apply((0..3).map(|at| entry(1, at))).await.unwrap();
+        leader.apply((3..6).map(|at| entry(2, at))).await.unwrap();
+        let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        let begun = twin.op_count();
+        log.truncate(log_id(1, 3)).await.unwrap();
+        let received = state.begin_receiving_snapshot().await.unwrap();
+        copy(&snapshot.snapshot, &received);
+        // openraft purges before the snapshot is installed.
+        log.purge(log_id(2, 5)).await.unwrap();
+        state.install_snapshot(&snapshot.meta, received).await.unwrap();
+        for ops in begun..=twin.op_count() {
+            for keep in [false, true] {
+                goes_on(&twin.power_image(ops, |_| keep)).await;
+            }
+            goes_on(&twin.kill_image(ops)).await;
+        }
+    });
+}
+
+/// Starts a node as openraft does, and appends what follows.
+async fn goes_on(twin: &Arc<Twin>) {
+    let mut state = try_state(twin).unwrap();
+    let mut log = try_log(twin).unwrap().purging_after(&state);
+    let initial = openraft::StorageHelper::new(&mut log, &mut state).get_initial_state().await;
+    initial.unwrap();
+    let (ends, applied) =
+        (log.get_log_state().await.unwrap(), state.applied_state().await.unwrap().0);
+    let last = ends.last_log_id.max(applied).map_or(0, |last| last.index + 1);
+    assert!(ends.last_log_id >= applied, "{ends:?} {applied:?}");
+    log.blocking_append([entry(7, last)]).await.unwrap();
+    let first = ends.last_purged_log_id.map_or(0, |purged| purged.index + 1);
+    assert!(applied.map_or(0, |it| it.index + 1) >= first, "neither entries nor state: {ends:?}");
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    assert_eq!(entries.len() as u64, last + 1 - first);
 }

@@ -44,6 +44,12 @@ pub(super) struct Put {
 #[derive(Debug, Default)]
 pub(super) struct Counting;
 
+/// The key of a request that removes all keys.
+pub(super) const CLEAR: &str = "clear";
+
+/// The key of a request that fails.
+pub(super) const BROKEN: &str = "broken";
+
 const COUNT: &str = "count of puts";
 
 impl Apply<TestConfig> for Counting {
@@ -52,7 +58,14 @@ impl Apply<TestConfig> for Counting {
             Some(seconds) => WriteOptions::new().ttl(Duration::from_secs(seconds)),
             None => WriteOptions::new(),
         };
-        tx.put_opt(&put.key, &put.value, options);
+        match put.key.as_str() {
+            CLEAR => tx.clear(),
+            BROKEN => {
+                let reason = "as if something outside of the store were wrong".to_owned();
+                return Err(Error::InvalidSource { path: "elsewhere".into(), reason });
+            }
+            key => tx.put_opt(key, &put.value, options),
+        }
         let count = tx.get(COUNT)?.map_or(0, |it| u64::from_be_bytes((&*it).try_into().unwrap()));
         tx.put(COUNT, (count + 1).to_be_bytes());
         Ok(count + 1)

@@ -67,3 +67,16 @@ impl Bitcask {
         Ok(is_committed)
     }
 }
+
+impl Transaction {
+    /// Returns the size of the keys and values that the transaction writes so far, in bytes, plus
+    /// `each` for every write.
+    #[cfg_attr(not(feature = "raft"), expect(dead_code, reason = "only state machines limit it"))]
+    pub(crate) fn write_size(&self, each: u64) -> u64 {
+        let sizes = self.writes.iter().map(|(key, write)| {
+            let value = write.value.as_ref().map_or(0, |value| value.len());
+            (key.len() + value) as u64 + each
+        });
+        sizes.sum()
+    }
+}
