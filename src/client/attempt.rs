@@ -65,7 +65,7 @@ impl FailedAttempt {
             | Error::Pem(_)
             | Error::BadUri(_)
             | Error::Http(_) => false,
-            Io(error) => !is_of_connecting(error),
+            Io(error) => !is_of_connecting(error) && !is_of_certificate(error),
             _ => true,
         };
         let reason = match error {
@@ -113,4 +113,11 @@ impl FailedAttempt {
 /// not reachable, also end connections that have worked.
 fn is_of_connecting(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::ConnectionRefused)
+}
+
+/// Returns whether the certificate of a server was refused: then nothing was sent to it. Only the
+/// text of rustls says so.
+fn is_of_certificate(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+        && error.to_string().starts_with("invalid peer certificate")
 }

@@ -226,6 +226,7 @@ fn listing() -> String {
         ("bitcask::client", root().join("src/client/mod.rs")),
         ("bitcask::import", root().join("src/import/mod.rs")),
         ("bitcask::repair", root().join("src/repair/mod.rs")),
+        ("bitcask::raft", root().join("src/raft/mod.rs")),
         ("bitcask::resp", root().join("src/resp/mod.rs")),
         ("bitcask::server", root().join("src/server/mod.rs")),
         ("bitcask::typed", root().join("src/typed/mod.rs")),
