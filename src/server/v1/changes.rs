@@ -20,25 +20,22 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::Response;
-use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use utoipa::ToSchema;
 
-use super::snapshot::{micros, stream_response, write_frame};
-use super::times;
+use super::change_event::{ChangeEvent, frame_of, lag};
+use super::snapshot::{stream_response, write_frame};
 use crate::dialect;
 use crate::error::Error;
 use crate::server::body::{reserve, reserve_value, size_in_memory};
-use crate::server::bytes::{Base64Text, KeyField, lent_text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::frames::{FRAMES, Frame, FrameKind, FrameLag};
+use crate::server::frames::{FRAMES, Frame, FrameKind};
 use crate::server::leases;
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 use crate::store::changes::part::Received;
-use crate::store::{Backlog, Change, Changes, HistoryLease, Operation, Position};
+use crate::store::{Change, Changes, HistoryLease, Operation, Position};
 
 /// How long a follower waits for a change before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(250);
@@ -52,56 +49,6 @@ const REPORTED: Duration = Duration::from_secs(1);
 const PIECES_AHEAD: usize = 2;
 /// The type of a body of events.
 const EVENTS: &str = "text/event-stream";
-
-/// A change, as the data of an event.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct ChangeEvent<'a> {
-    #[serde(flatten)]
-    key: KeyField,
-    /// The value of a put, if it is text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    /// The value of a put, in base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    value_base64: Option<Base64Text<'a>>,
-    /// The size of a value that is left out because it is larger than a body may be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<String>,
-    timestamp: String,
-    /// Whether the next change belongs to the same batch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch_continues: Option<bool>,
-}
-
-impl<'a> ChangeEvent<'a> {
-    /// Returns the name and the data of a change's event.
-    fn new(change: &'a Change, value_size_max: u64) -> (&'static str, Self) {
-        let mut event = Self {
-            key: KeyField::new(&change.key),
-            value: None,
-            value_base64: None,
-            value_size: None,
-            expires_at: None,
-            timestamp: times::shown(change.timestamp),
-            batch_continues: change.batch_continues.then_some(true),
-        };
-        match &change.operation {
-            Operation::Delete => ("delete", event),
-            Operation::Put { value, expires_at } => {
-                if value.len() as u64 > value_size_max {
-                    event.value_size = Some(value.len() as u64);
-                } else {
-                    (event.value, event.value_base64) = lent_text_or_base64(value);
-                }
-                event.expires_at = expires_at.map(times::shown);
-                ("put", event)
-            }
-        }
-    }
-}
 
 /// Returns where a follower begins.
 fn begin(query: &QueryParameters, headers: &HeaderMap) -> Result<Option<Position>, ApiFailure> {
@@ -291,8 +238,12 @@ impl FeedStream {
                 self.changes.recv_timeout(WAIT)?
             }
         };
-        // What the server keeps for itself stands before everything else of its batch.
-        let Some(change) = change.filter(|change| !is_reserved(&change.key)) else { return Ok(()) };
+        let is_seen = |key: &[u8]| !is_reserved(key);
+        let Some(mut change) = change.filter(|change| is_seen(&change.key)) else { return Ok(()) };
+        if change.batch_continues {
+            // What the server keeps for itself may be all that follows in the batch.
+            change.batch_continues = self.changes.batch_has_more(is_seen)?;
+        }
         let mut memory = self.memory.take();
         if let Operation::Put { value, .. } = &change.operation
             && reserve_value(&self.state, &mut memory, value).is_err()
@@ -379,21 +330,4 @@ impl FeedStream {
             self.writer.finish();
         }
     }
-}
-
-/// Returns the frame of a change.
-fn frame_of(change: &Change) -> Frame<&[u8]> {
-    let (continues, position, key) = (change.batch_continues, change.position, &*change.key);
-    let (kind, expiry, value) = match &change.operation {
-        Operation::Delete => (FrameKind::Delete, None, &b""[..]),
-        Operation::Put { value, expires_at } => (FrameKind::Put, expires_at.map(micros), &**value),
-    };
-    Frame { kind, continues, expiry, position, key, value }
-}
-
-/// Returns how far behind a follower is.
-fn lag(backlog: &Backlog) -> FrameLag {
-    let age = backlog.oldest.map(|oldest| oldest.elapsed().unwrap_or_default());
-    let age = u64::try_from(age.unwrap_or_default().as_micros()).unwrap_or(u64::MAX);
-    FrameLag { size: backlog.size, changes: backlog.changes, age }
 }
