@@ -97,13 +97,15 @@ pub(in super::super) async fn follow(
     let wanted = WantedChanges { prefix, durable };
     let permit = state.stream()?;
     let begun = state.on_pool(move |state| {
+        let leased = since.filter(|_| matches!(form, FeedForm::Frames));
         // Before the changes, so that what is there then stays.
-        let lease = since.filter(|_| matches!(form, FeedForm::Frames)).map(|since| {
-            let lease = state.db.lease_history_since(since, leases::size_max(&state.db));
-            state.leases.end(since);
-            lease
-        });
+        let lease =
+            leased.map(|since| state.db.lease_history_since(since, leases::size_max(&state.db)));
         let changes = wanted.begin(state, since)?;
+        // A feed that fails to begin is perhaps tried again.
+        if let Some(since) = leased {
+            state.leases.end(since);
+        }
         Ok::<_, Error>((changes, lease))
     });
     let (changes, lease) = begun.await?;
