@@ -227,6 +227,60 @@ fn a_lease_waits_until_a_feed_has_begun() {
     running.join().unwrap().unwrap();
 }
 
+/// Otherwise the follower would take it for gone, and begin the batch again.
+#[cfg(feature = "lz4")]
+#[test]
+fn a_leader_is_heard_of_while_a_batch_waits_for_memory() {
+    use super::frames::{FrameKind, read_frame};
+    use crate::store::Batch;
+
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().compression(crate::Compression::lz4());
+    let db = Arc::new(Bitcask::open(dir.path(), options).unwrap());
+    // What is decompressed takes memory.
+    db.write(Batch::new().put("a", "1").put("b", vec![b'x'; 1 << 20])).unwrap();
+    let server = Server::bind(db, ServerOptions::new().address("127.0.0.1", 0)).unwrap();
+    let (address, stop, state) =
+        (server.address(), server.stop_handle(), Arc::clone(&server.state));
+    let running = std::thread::spawn(move || server.run());
+    let all = u32::try_from(state.body_pages.available_permits()).unwrap();
+    let taken = Arc::clone(&state.body_pages).try_acquire_many_owned(all).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    // This version of the protocol has no chunks.
+    stream
+        .write_all(b"GET /v1/changes?since=start&format=frames HTTP/1.0\r\nhost: localhost\r\n\r\n")
+        .unwrap();
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.") && head[8..].starts_with(b" 200"));
+    let mut next = || read_frame(&mut stream).unwrap().0;
+    let begin = next();
+    let first = loop {
+        let frame = next();
+        if frame.kind == FrameKind::Put {
+            break frame;
+        }
+    };
+    assert!(first.key == b"a" && first.continues);
+    let report = next();
+    assert_eq!((report.kind, report.position), (FrameKind::Position, begin.position));
+    drop(taken);
+    let last = loop {
+        let frame = next();
+        if frame.kind == FrameKind::Put {
+            break frame;
+        }
+        assert_eq!(frame.position, begin.position);
+    };
+    assert!(last.key == b"b" && !last.continues);
+    assert!(next().position == last.position);
+    stop.stop();
+    running.join().unwrap().unwrap();
+}
+
 #[test]
 fn a_backup_ends_when_the_server_stops_and_leaves_nothing() {
     let twin = Twin::new();

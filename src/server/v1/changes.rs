@@ -5,7 +5,8 @@
 //! - Changes are sent in pieces, however large they are. Two pieces wait for the client at most. A
 //!   client that does not read its changes is disconnected like any other that does not read its
 //!   answer.
-//! - A value that takes memory of its own waits until there is memory for it.
+//! - A value that takes memory of its own waits until there is memory for it. A follower hears of
+//!   the leader meanwhile, even within a batch.
 //! - A follower of this crate asks for frames instead of events. They carry values of any size, and
 //!   say every second how far behind the follower is. No merge removes what it has not read yet, up
 //!   to a limit (`leases`).
@@ -113,9 +114,19 @@ pub(in super::super) async fn follow(
     let body = Body::from_stream(ChannelStream(receiver));
     let response = stream_response(form.content_type(), &state.db, body);
     let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
-    let (lacking, memory) = (0, None);
-    let feed =
-        FeedStream { state, changes, lease, lacking, memory, form, writer, is_in_batch, reported };
+    let (lacking, memory, between) = (0, None, changes.resume_position());
+    let feed = FeedStream {
+        state,
+        changes,
+        lease,
+        lacking,
+        memory,
+        form,
+        writer,
+        is_in_batch,
+        between,
+        reported,
+    };
     tokio::task::spawn_blocking(move || {
         let _permit: OwnedSemaphorePermit = permit;
         feed.run();
@@ -178,6 +189,8 @@ struct FeedStream {
     writer: PieceWriter,
     /// Whether the last change was not the last one of its batch.
     is_in_batch: bool,
+    /// The position behind the last batch that was sent as a whole, at least.
+    between: Position,
     /// When the position was sent last, or the last change as an event.
     reported: Instant,
 }
@@ -222,7 +235,10 @@ impl FeedStream {
             } else {
                 std::thread::sleep(WAIT);
             }
-            if !self.is_in_batch && self.reported.elapsed() >= self.form.period() {
+            // A follower that hears nothing gives up, and would begin the batch again.
+            let is_waiting = self.lacking > 0 && matches!(self.form, FeedForm::Frames);
+            let has_to_report = !self.is_in_batch || is_waiting;
+            if has_to_report && self.reported.elapsed() >= self.form.period() {
                 self.send_position()?;
             }
         }
@@ -275,7 +291,10 @@ impl FeedStream {
 
     fn send_position(&mut self) -> Result<(), Unheard> {
         self.reported = Instant::now();
-        let position = self.changes.resume_position();
+        if !self.is_in_batch {
+            self.between = self.changes.resume_position();
+        }
+        let position = self.between;
         if let Some(lease) = &self.lease {
             lease.move_to(position);
         }
@@ -297,6 +316,9 @@ impl FeedStream {
 
     fn send_change(&mut self, change: &Change) -> Result<(), Unheard> {
         self.is_in_batch = change.batch_continues;
+        if !self.is_in_batch {
+            self.between = change.position;
+        }
         match self.form {
             FeedForm::Events => {
                 self.reported = Instant::now();
