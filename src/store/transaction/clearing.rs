@@ -144,8 +144,8 @@ struct ClearedKeys {
 
 impl ClearedKeys {
     /// Gathers keys without a lock. Returns `None` if part of the log is gone, and an error if the
-    /// deletes take more of a batch than `size` has left of `limit`, in bytes. A key that is deleted
-    /// meanwhile may count.
+    /// deletes take more of a batch than `size` has left of `limit`, in bytes. A key that is
+    /// deleted meanwhile may count.
     fn gather(
         inner: &Arc<Inner>,
         writes: &Writes,
