@@ -228,6 +228,13 @@ impl Replica {
         self.0.is_stuck.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that the store follows: it has accepted changes, or there are none that it lacks.
+    pub(crate) fn note_following(&self) {
+        if self.0.is_stuck.swap(false, Ordering::Relaxed) {
+            self.report().error = None;
+        }
+    }
+
     /// Notes why all data is read from the leader.
     pub(crate) fn note_resync_reason(&self, reason: &'static str) {
         self.report().resync_reason = Some(reason);
@@ -256,11 +263,8 @@ impl Replica {
     /// Notes up to where the store has everything, and how many changes that took.
     pub(crate) fn note_position(&self, position: Position, changes: u64) {
         self.0.changes.fetch_add(changes, Ordering::Relaxed);
-        let mut report = self.report();
-        report.position = Some(position);
-        if self.0.is_stuck.swap(false, Ordering::Relaxed) {
-            report.error = None;
-        }
+        self.report().position = Some(position);
+        self.note_following();
     }
 
     fn report(&self) -> MutexGuard<'_, Report> {
@@ -314,6 +318,9 @@ mod tests {
         replica.note_position(Position::from_bytes([1; 16]), 1);
         assert!(!replica.is_stuck());
         assert_eq!(replica.last_error(), None);
+        replica.note_stuck("too large".into());
+        replica.note_following();
+        assert_eq!((replica.is_stuck(), replica.last_error()), (false, None));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::ordered::ExpiredSlot;
-use super::{Host, Input, KeyState, Merge, MergeContext};
+use super::shadow::KeyState;
+use super::{Host, Input, Merge, MergeContext};
 use crate::entry::Flags;
 use crate::epoch::Guard;
 use crate::error::Result;

@@ -44,7 +44,7 @@ pub(crate) use plan::{
 
 use copy::{CopiedTombstones, NumberedOutput, Reading};
 use ordered::Gathered;
-use shadow::Shadows;
+use shadow::{KeyState, Shadows};
 
 /// The parts of a store that a merge works on.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +72,9 @@ pub(crate) trait Host {
     /// Makes everything durable that has been appended so far.
     fn sync_log(&self) -> Result<()>;
 
-    /// Runs a closure while no other thread changes the set of segments or copies its files.
-    fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+    /// Runs a closure while no other thread changes the set of segments or copies its files. It
+    /// gets the oldest segment of the log that a lease keeps now.
+    fn exclusively(&self, change: &mut dyn FnMut(Option<SegmentId>) -> Result<()>) -> Result<()>;
 
     /// Returns a timestamp that only the next entry will reach, and no entry before it.
     fn next_timestamp(&self) -> u64;
@@ -98,6 +99,11 @@ pub(crate) struct Input {
 impl Input {
     fn id(&self) -> SegmentId {
         self.segment.id()
+    }
+
+    /// Returns whether the segment is kept if the log is kept from another one on.
+    fn is_kept(&self, from: Option<SegmentId>) -> bool {
+        self.segment.kind() == Kind::Log && from.is_some_and(|from| self.id() >= from)
     }
 
     fn hint_size(&self) -> u64 {
@@ -178,14 +184,6 @@ impl MergeContext<'_> {
         let Some(found) = found else { unreachable!("all shards are filled before a merge") };
         Ok(KeyState { own: found.own.is_some(), others: found.others })
     }
-}
-
-/// What the keydir knows about a key.
-struct KeyState {
-    /// Whether the key has a slot.
-    own: bool,
-    /// Whether another key with the same hash bits has a slot.
-    others: bool,
 }
 
 impl Merge {
@@ -325,7 +323,11 @@ impl Merge {
             // Nothing has been listed, so the disk is as it was.
             return Err(unfinished);
         }
-        host.exclusively(&mut || self.swap(host, &context))?;
+        host.exclusively(&mut |leased| {
+            // A lease may be younger than the plan. What it keeps stays listed beside its copy.
+            self.copied.retain(|input| !input.is_kept(leased));
+            self.swap(host, &context)
+        })?;
         // The next merge may need the numbers, mappings and descriptors of the removed segments.
         context.segments.free_retired();
         Ok(())

@@ -28,6 +28,14 @@ pub(crate) struct Shadows {
     oldest_put: HashMap<KeyHash, usize>,
 }
 
+/// What the keydir knows about a key.
+pub(super) struct KeyState {
+    /// Whether the key has a slot.
+    pub(super) own: bool,
+    /// Whether another key with the same hash bits has a slot.
+    pub(super) others: bool,
+}
+
 impl Shadows {
     /// Looks up what the tombstones of the inputs shadow in the other segments. Both lists are
     /// oldest first.

@@ -273,7 +273,9 @@ impl Connection {
             let patience =
                 if is_stopping { state.options.drain_max } else { state.options.stall_max };
             let stalled = stalled_since.get_or_insert_with(Instant::now).elapsed();
-            let wants_more = !is_stopping && self.ahead.wants_more();
+            // A stranger sends no pipeline, and takes none of the memory of others.
+            let may_send = !is_stopping && self.session.is_authenticated;
+            let wants_more = may_send && self.ahead.wants_more();
             let has_room = self.ahead.has_room();
             tokio::select! {
                 biased;

@@ -165,6 +165,8 @@ pub(super) struct Databases {
     this: Weak<Databases>,
     /// The server, which has to follow a database that is opened while somebody listens.
     server: OnceLock<Weak<RespState>>,
+    /// Whether the server has failed to follow all of them.
+    has_to_look: AtomicBool,
 }
 
 impl Databases {
@@ -177,7 +179,8 @@ impl Databases {
         let slots = (0..count).map(|_| OnceLock::new()).collect();
         let all = Arc::new_cyclic(|this| {
             let (this, opening) = (Weak::clone(this), Mutex::new(()));
-            Self { slots, more, opening, this, server: OnceLock::new() }
+            let (server, has_to_look) = (OnceLock::new(), AtomicBool::new(false));
+            Self { slots, more, opening, this, server, has_to_look }
         });
         let first = Database::new(0, store, follows, Arc::downgrade(&all))?;
         if let Some(slot) = all.slots.first() {
@@ -219,6 +222,9 @@ impl Databases {
             return refused("ERR DB index is out of range");
         };
         if let Some(database) = slot.get() {
+            if self.has_to_look.load(Ordering::Relaxed) {
+                self.look();
+            }
             return Ok(Arc::clone(database));
         }
         let turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,9 +242,38 @@ impl Databases {
             }
         };
         drop(turn);
-        if let Some(server) = self.server.get().and_then(Weak::upgrade) {
-            server.followers.look(&server)?;
-        }
+        self.look();
         Ok(database)
+    }
+
+    /// Has all open databases followed, if somebody listens. A database can be used although that
+    /// fails, perhaps because of another one: the next `get` tries again.
+    fn look(&self) {
+        if let Some(server) = self.server.get().and_then(Weak::upgrade) {
+            let has_failed = server.followers.look(&server).is_err();
+            self.has_to_look.store(has_failed, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::session_tests::state;
+
+    #[test]
+    fn a_server_that_failed_to_follow_looks_again() {
+        let (_dir, state) = state();
+        state.databases.belong_to(&state);
+        let first = state.databases.get(0).unwrap();
+        state.parameters.set(b"notify-keyspace-events", b"KEA");
+        state.databases.get(0).unwrap();
+        assert!(!first.ledger.is_followed(), "it is open, and nothing has failed");
+        state.databases.has_to_look.store(true, Ordering::Relaxed);
+        state.databases.get(0).unwrap();
+        assert!(first.ledger.is_followed());
+        assert!(!state.databases.has_to_look.load(Ordering::Relaxed));
+        state.stop.send_replace(true);
+        state.followers.join();
     }
 }

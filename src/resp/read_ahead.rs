@@ -5,7 +5,9 @@
 //! - The bytes are kept as they came, in chunks, and no command in them runs before the replies are
 //!   sent.
 //! - There is a limit for a client, and one for all of them. A client beyond it is not read from
-//!   until there is room.
+//!   until there is room. The last quarter is for clients with little, so that a few with much do
+//!   not keep all others waiting.
+//! - A client that has not authenticated is not read from.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,6 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const CLIENT_SIZE_MAX: usize = 128 << 20;
 /// Maximum size of what is kept for all clients of a server.
 const ALL_SIZE_MAX: usize = 512 << 20;
+/// Number of chunks up to which a client may take from the last quarter of all memory.
+const LITTLE: usize = 64;
 /// Size of a chunk.
 const CHUNK_SIZE: usize = 64 << 10;
 
@@ -33,14 +37,20 @@ impl Default for ReadAheadBudget {
 }
 
 impl ReadAheadBudget {
-    fn has_room(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) + CHUNK_SIZE <= self.limit
+    /// Returns how much all clients may have so that one with so many chunks gets another one.
+    fn limit_for(&self, chunks: usize) -> usize {
+        if chunks < LITTLE { self.limit } else { self.limit / 4 * 3 }
+    }
+
+    /// Returns whether there is room for another chunk of a client that has so many.
+    fn has_room(&self, chunks: usize) -> bool {
+        self.taken.load(Ordering::Relaxed) + CHUNK_SIZE <= self.limit_for(chunks)
     }
 
     /// Takes room for a chunk, if there is any.
-    fn take(&self) -> bool {
+    fn take(&self, chunks: usize) -> bool {
         let taken = self.taken.fetch_add(CHUNK_SIZE, Ordering::Relaxed);
-        let has_room = taken + CHUNK_SIZE <= self.limit;
+        let has_room = taken + CHUNK_SIZE <= self.limit_for(chunks);
         if !has_room {
             self.give_back(1);
         }
@@ -87,7 +97,7 @@ impl ReadAhead {
 
     /// Returns whether there is memory for more.
     pub(super) fn has_room(&self) -> bool {
-        self.spare() > 0 || self.budget.has_room()
+        self.spare() > 0 || self.budget.has_room(self.chunks.len())
     }
 
     /// Returns how much room the last chunk has left.
@@ -102,7 +112,7 @@ impl ReadAhead {
         read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         if self.spare() == 0 {
-            if !self.budget.take() {
+            if !self.budget.take(self.chunks.len()) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             self.chunks.push_back(Vec::with_capacity(CHUNK_SIZE));
@@ -187,6 +197,23 @@ mod tests {
         assert!(read(&mut clients[15], 1));
         drop(clients);
         assert_eq!(budget.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_client_with_much_leaves_room_for_those_with_little() {
+        let limit = 8 * LITTLE * CHUNK_SIZE;
+        let budget = Arc::new(ReadAheadBudget { taken: AtomicUsize::new(0), limit });
+        let client = || ReadAhead::new(Arc::clone(&budget));
+        let fill =
+            |ahead: &mut ReadAhead| (0..1000).take_while(|_| read(ahead, CHUNK_SIZE)).count();
+        let (mut hog, mut other, mut last) = (client(), client(), client());
+        assert_eq!(fill(&mut hog), 6 * LITTLE);
+        assert!(hog.wants_more() && !hog.has_room());
+        assert_eq!((fill(&mut other), fill(&mut last)), (LITTLE, LITTLE));
+        assert_eq!(fill(&mut client()), 0, "all of it is taken");
+        // What has less again may take more.
+        other.take();
+        assert!(read(&mut other, CHUNK_SIZE) && !read(&mut hog, 1));
     }
 
     #[test]

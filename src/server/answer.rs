@@ -164,12 +164,23 @@ impl BoundedAnswer {
         if size == 0 {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
+        // An answer whose memory was taken beforehand needs no more of it.
+        let size = match self.held().saturating_sub(written) {
+            0 => size,
+            rest => rest.min(size),
+        };
         let reserved = reserve(&self.pages, &mut self.memory, (written + size) as u64);
         reserved.map_err(|_| io::ErrorKind::OutOfMemory)?;
         let full = std::mem::replace(&mut self.piece, JsonPiece::further(size)?);
         self.size = written;
         self.whole.push_back(Bytes::from_owner(full));
         Ok(())
+    }
+
+    /// Returns how many bytes the memory holds that was taken.
+    fn held(&self) -> usize {
+        let pages = self.memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        pages.saturating_mul(usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX))
     }
 
     /// Returns the answer, which holds its memory until it has been sent.
@@ -320,6 +331,21 @@ mod tests {
         let mut rest = BoundedAnswer::within(&pages, limit);
         rest.add(&text.get(..size - 3).unwrap()).unwrap();
         assert_eq!(rest.text("!!").unwrap_err().status.as_u16(), 413);
+    }
+
+    #[test]
+    fn an_answer_whose_memory_was_taken_needs_no_more() {
+        let (pages, limit) = pages_of(8 * PIECE_SIZE_MAX);
+        let text = "x".repeat(5 * PIECE_SIZE_MAX / 2);
+        let mut answer = BoundedAnswer::within(&pages, limit);
+        reserve(&pages, &mut answer.memory, text.len() as u64 + 2).unwrap();
+        let left = pages.available_permits();
+        let others = pages.try_acquire_many(u32::try_from(left).unwrap()).unwrap();
+        answer.add(&text).unwrap();
+        let body = answer.finish().into_body();
+        assert_eq!(body.size_hint().exact(), Some(text.len() as u64 + 2));
+        drop((body, others));
+        assert_eq!(pages.available_permits() as u64 * PAGE_SIZE, limit);
     }
 
     #[test]

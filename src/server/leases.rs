@@ -74,6 +74,11 @@ impl SnapshotLeases {
         self.waiting().retain(|it| it.until > now);
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting().len()
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Vec<WaitingLease>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

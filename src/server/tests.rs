@@ -12,7 +12,7 @@ use super::{Server, ServerOptions};
 use crate::fs::Fs;
 use crate::options::{MergeOptions, MergePolicy, Options, SyncPolicy};
 use crate::resp::{RespOptions, RespServer, RespStopHandle};
-use crate::store::{Bitcask, Env};
+use crate::store::{Bitcask, Env, Position};
 use crate::testing::twin::{Call, Fault, FaultKind, Twin};
 
 /// Number of clients of each port.
@@ -193,6 +193,92 @@ fn health_notices_a_failed_store_although_no_request_writes() {
     let health = ports.ask("GET /health", "");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("unhealthy"), "{health}");
     ports.end();
+}
+
+/// The follower of a snapshot may have to ask more than once.
+#[test]
+fn a_lease_waits_until_a_feed_has_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Arc::new(Bitcask::open(dir.path(), Options::new()).unwrap());
+    db.put("k", "v").unwrap();
+    let server = Server::bind(Arc::clone(&db), ServerOptions::new().address("127.0.0.1", 0));
+    let server = server.unwrap();
+    let (address, stop, state) =
+        (server.address(), server.stop_handle(), Arc::clone(&server.state));
+    let running = std::thread::spawn(move || server.run());
+    let positions =
+        [(db.position(), "HTTP/1.1 200"), (Position::from_bytes([9; 16]), "HTTP/1.1 4")];
+    for (position, _) in positions {
+        let now = std::time::Instant::now();
+        state.leases.wait_for((position, db.lease_history(1)), now, now, 2);
+    }
+    for (position, expected) in positions.into_iter().rev() {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let target = format!("/v1/changes?format=frames&since={position}");
+        stream
+            .write_all(format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())
+            .unwrap();
+        let mut answer = vec![0; expected.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), expected);
+        assert_eq!(state.leases.len(), if expected.ends_with("200") { 1 } else { 2 });
+    }
+    stop.stop();
+    running.join().unwrap().unwrap();
+}
+
+/// Otherwise the follower would take it for gone, and begin the batch again.
+#[cfg(feature = "lz4")]
+#[test]
+fn a_leader_is_heard_of_while_a_batch_waits_for_memory() {
+    use super::frames::{FrameKind, read_frame};
+    use crate::store::Batch;
+
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().compression(crate::Compression::lz4());
+    let db = Arc::new(Bitcask::open(dir.path(), options).unwrap());
+    // What is decompressed takes memory.
+    db.write(Batch::new().put("a", "1").put("b", vec![b'x'; 1 << 20])).unwrap();
+    let server = Server::bind(db, ServerOptions::new().address("127.0.0.1", 0)).unwrap();
+    let (address, stop, state) =
+        (server.address(), server.stop_handle(), Arc::clone(&server.state));
+    let running = std::thread::spawn(move || server.run());
+    let all = u32::try_from(state.body_pages.available_permits()).unwrap();
+    let taken = Arc::clone(&state.body_pages).try_acquire_many_owned(all).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    // This version of the protocol has no chunks.
+    stream
+        .write_all(b"GET /v1/changes?since=start&format=frames HTTP/1.0\r\nhost: localhost\r\n\r\n")
+        .unwrap();
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.") && head[8..].starts_with(b" 200"));
+    let mut next = || read_frame(&mut stream).unwrap().0;
+    let begin = next();
+    let first = loop {
+        let frame = next();
+        if frame.kind == FrameKind::Put {
+            break frame;
+        }
+    };
+    assert!(first.key == b"a" && first.continues);
+    let report = next();
+    assert_eq!((report.kind, report.position), (FrameKind::Position, begin.position));
+    drop(taken);
+    let last = loop {
+        let frame = next();
+        if frame.kind == FrameKind::Put {
+            break frame;
+        }
+        assert_eq!(frame.position, begin.position);
+    };
+    assert!(last.key == b"b" && !last.continues);
+    assert!(next().position == last.position);
+    stop.stop();
+    running.join().unwrap().unwrap();
 }
 
 #[test]

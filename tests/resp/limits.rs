@@ -125,6 +125,23 @@ fn a_stranger_can_not_send_much() {
 }
 
 #[test]
+fn a_stranger_that_does_not_read_is_not_read_from() {
+    let options = RespOptions::new().password("secret").stall_max(Duration::from_secs(1));
+    let served = Served::with(&Options::new(), options);
+    let mut stranger = served.client();
+    let pings = encoded(&[b"PING"]).repeat(100_000);
+    // It ends because the server goes.
+    while stranger.try_send_raw(&pings).is_ok() {}
+    let mut client = served.client();
+    client.is("AUTH secret", "OK");
+    let info = client.run("INFO stats");
+    let (_, read) = info.split_once("total_net_input_bytes:").unwrap();
+    let digits: String = read.chars().take_while(char::is_ascii_digit).collect();
+    // The replies are larger, and the sockets hold a few megabytes of them.
+    assert!(digits.parse::<u64>().unwrap() < 64 << 20, "{digits}");
+}
+
+#[test]
 fn all_interfaces_need_a_password() {
     let dir = tempfile::tempdir().unwrap();
     let db = std::sync::Arc::new(Options::new().open(dir.path()).unwrap());

@@ -128,6 +128,38 @@ fn a_follower_sees_its_prefix_from_now_on() {
     assert_eq!((&second.data["key"], second.data.get("batch_continues")), (&json!("user/3"), None));
 }
 
+/// A clear deletes the server's own key with all others, wherever that comes in the batch.
+#[test]
+fn a_batch_ends_although_the_servers_own_key_comes_last() {
+    let server = Running::filled(small(), ServerOptions::new(), |db| {
+        let promoted = format!("promoted {}", db.position());
+        db.put("\0follow", &promoted).unwrap();
+        db.put("a", "1").unwrap();
+        db.transaction(|tx| {
+            tx.clear();
+            tx.put("a", "2");
+            Ok(())
+        })
+        .unwrap();
+        db.delete("a").unwrap();
+        db.put("\0follow", &promoted).unwrap();
+        db.put("\0\0", "3").unwrap();
+        db.transaction(|tx| {
+            tx.clear();
+            Ok(())
+        })
+        .unwrap();
+    });
+    let mut feed = Feed::new(&server, "/v1/changes?since=start", &[]);
+    let expected =
+        [("put", "a"), ("put", "a"), ("delete", "a"), ("put", "\0\0"), ("delete", "\0\0")];
+    for (name, key) in expected {
+        let change = feed.change();
+        assert_eq!((change.name.as_str(), &change.data["key"]), (name, &json!(key)));
+        assert_eq!(change.data.get("batch_continues"), None, "{name} {key:?}");
+    }
+}
+
 #[test]
 fn a_position_that_makes_no_sense_is_refused() {
     let server = Running::new();

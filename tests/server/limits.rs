@@ -264,6 +264,25 @@ fn what_never_fits_is_refused_for_good_or_left_out() {
     assert_eq!(page, expected);
 }
 
+/// Otherwise one page could read as many large values as it has keys.
+#[test]
+fn values_that_are_left_out_end_a_page_too() {
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(1 << 20);
+    let server = Running::filled(small().segment_size(64 << 20), options, |db| {
+        for key in ["a", "b", "c", "d"] {
+            db.put(key, vec![b'x'; 3 << 20]).unwrap();
+        }
+    });
+    let (mut target, mut lens) = ("/v1/keys?values=true".to_owned(), Vec::new());
+    loop {
+        let page = server.get(&target).has(200).value();
+        lens.push(page["keys"].as_array().unwrap().len());
+        let Some(next) = page["next"].as_str() else { break };
+        next.clone_into(&mut target);
+    }
+    assert_eq!(lens, [2, 2, 0]);
+}
+
 /// Even a value that is larger than all memory is sent.
 #[cfg(feature = "lz4")]
 #[test]

@@ -245,6 +245,10 @@ impl Puller {
     fn note_report(&mut self, frame: &Frame, group: &ChangeGroup) -> Result<(), Trouble> {
         if let Some(FrameLag { size, changes, age }) = FrameLag::decode(&frame.value) {
             self.replica.note_lag(ReplicaLag { size, changes, age: Duration::from_micros(age) });
+            // As long as changes are missing, the next one may be what it is stuck at.
+            if changes == 0 {
+                self.replica.note_following();
+            }
         }
         // A leader whose changes are none of ours goes on all the same. Now and then this is noted,
         // before the position becomes too old.

@@ -39,11 +39,12 @@ impl FollowRecord {
         batch.put_opt(FOLLOW_KEY, self.encode(leader), endless);
     }
 
-    /// Writes the record alone.
+    /// Writes the record alone, and makes it durable: a clear before it is durable too, and a store
+    /// that is only partly filled must not look like one that has never followed.
     pub(super) fn write_to(self, db: &Bitcask, leader: &str) -> Result<()> {
         let mut batch = Batch::new();
         self.add_to(&mut batch, leader);
-        db.write(&batch)
+        db.write_opt(&batch, WriteOptions::new().durable(true))
     }
 
     fn encode(self, leader: &str) -> String {
@@ -73,6 +74,16 @@ impl FollowRecord {
 mod tests {
     use super::*;
     use crate::followed::leader_in;
+    use crate::options::{Options, SyncPolicy};
+
+    #[test]
+    fn a_record_alone_is_durable_whatever_the_policy() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Options::new().sync_policy(SyncPolicy::Never).open(dir.path()).unwrap();
+        FollowRecord::Loading.write_to(&db, "http://leader:8000").unwrap();
+        let mut durable = db.changes(Position::START).unwrap().durable();
+        assert_eq!(durable.try_recv().unwrap().unwrap().key, FOLLOW_KEY);
+    }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {

@@ -81,6 +81,10 @@ impl Puller {
         self.spool.remove()?;
         self.position = Some(position);
         self.replica.note_position(position, 0);
+        // A snapshot that an earlier process has received is loaded without a request.
+        if self.replica.resync_reason().is_none() {
+            self.replica.note_resync_reason("new");
+        }
         self.replica.note_resynced();
         self.replica.note_resyncing(false);
         self.replica.end_loading();
@@ -278,6 +282,8 @@ mod tests {
         assert_eq!(puller.load().unwrap(), Position::from_bytes([7; 16]));
         assert_eq!(db.get("new").unwrap().unwrap(), "1");
         assert_eq!(db.get("old").unwrap(), None);
+        let replica = &puller.replica;
+        assert_eq!((replica.resyncs(), replica.resync_reason()), (1, Some("new")));
     }
 
     /// A leader of another version does not tell its limits.

@@ -5,7 +5,8 @@
 //! - Changes are sent in pieces, however large they are. Two pieces wait for the client at most. A
 //!   client that does not read its changes is disconnected like any other that does not read its
 //!   answer.
-//! - A value that takes memory of its own waits until there is memory for it.
+//! - A value that takes memory of its own waits until there is memory for it. A follower hears of
+//!   the leader meanwhile, even within a batch.
 //! - A follower of this crate asks for frames instead of events. They carry values of any size, and
 //!   say every second how far behind the follower is. No merge removes what it has not read yet, up
 //!   to a limit (`leases`).
@@ -20,25 +21,22 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::Response;
-use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use utoipa::ToSchema;
 
-use super::snapshot::{micros, stream_response, write_frame};
-use super::times;
+use super::change_event::{ChangeEvent, frame_of, lag};
+use super::snapshot::{stream_response, write_frame};
 use crate::dialect;
 use crate::error::Error;
 use crate::server::body::{reserve, reserve_value, size_in_memory};
-use crate::server::bytes::{Base64Text, KeyField, lent_text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::frames::{FRAMES, Frame, FrameKind, FrameLag};
+use crate::server::frames::{FRAMES, Frame, FrameKind};
 use crate::server::leases;
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 use crate::store::changes::part::Received;
-use crate::store::{Backlog, Change, Changes, HistoryLease, Operation, Position};
+use crate::store::{Change, Changes, HistoryLease, Operation, Position};
 
 /// How long a follower waits for a change before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(250);
@@ -52,56 +50,6 @@ const REPORTED: Duration = Duration::from_secs(1);
 const PIECES_AHEAD: usize = 2;
 /// The type of a body of events.
 const EVENTS: &str = "text/event-stream";
-
-/// A change, as the data of an event.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct ChangeEvent<'a> {
-    #[serde(flatten)]
-    key: KeyField,
-    /// The value of a put, if it is text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    /// The value of a put, in base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    value_base64: Option<Base64Text<'a>>,
-    /// The size of a value that is left out because it is larger than a body may be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<String>,
-    timestamp: String,
-    /// Whether the next change belongs to the same batch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch_continues: Option<bool>,
-}
-
-impl<'a> ChangeEvent<'a> {
-    /// Returns the name and the data of a change's event.
-    fn new(change: &'a Change, value_size_max: u64) -> (&'static str, Self) {
-        let mut event = Self {
-            key: KeyField::new(&change.key),
-            value: None,
-            value_base64: None,
-            value_size: None,
-            expires_at: None,
-            timestamp: times::shown(change.timestamp),
-            batch_continues: change.batch_continues.then_some(true),
-        };
-        match &change.operation {
-            Operation::Delete => ("delete", event),
-            Operation::Put { value, expires_at } => {
-                if value.len() as u64 > value_size_max {
-                    event.value_size = Some(value.len() as u64);
-                } else {
-                    (event.value, event.value_base64) = lent_text_or_base64(value);
-                }
-                event.expires_at = expires_at.map(times::shown);
-                ("put", event)
-            }
-        }
-    }
-}
 
 /// Returns where a follower begins.
 fn begin(query: &QueryParameters, headers: &HeaderMap) -> Result<Option<Position>, ApiFailure> {
@@ -150,13 +98,15 @@ pub(in super::super) async fn follow(
     let wanted = WantedChanges { prefix, durable };
     let permit = state.stream()?;
     let begun = state.on_pool(move |state| {
+        let leased = since.filter(|_| matches!(form, FeedForm::Frames));
         // Before the changes, so that what is there then stays.
-        let lease = since.filter(|_| matches!(form, FeedForm::Frames)).map(|since| {
-            let lease = state.db.lease_history_since(since, leases::size_max(&state.db));
-            state.leases.end(since);
-            lease
-        });
+        let lease =
+            leased.map(|since| state.db.lease_history_since(since, leases::size_max(&state.db)));
         let changes = wanted.begin(state, since)?;
+        // A feed that fails to begin is perhaps tried again.
+        if let Some(since) = leased {
+            state.leases.end(since);
+        }
         Ok::<_, Error>((changes, lease))
     });
     let (changes, lease) = begun.await?;
@@ -164,9 +114,19 @@ pub(in super::super) async fn follow(
     let body = Body::from_stream(ChannelStream(receiver));
     let response = stream_response(form.content_type(), &state.db, body);
     let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
-    let (lacking, memory) = (0, None);
-    let feed =
-        FeedStream { state, changes, lease, lacking, memory, form, writer, is_in_batch, reported };
+    let (lacking, memory, between) = (0, None, changes.resume_position());
+    let feed = FeedStream {
+        state,
+        changes,
+        lease,
+        lacking,
+        memory,
+        form,
+        writer,
+        is_in_batch,
+        between,
+        reported,
+    };
     tokio::task::spawn_blocking(move || {
         let _permit: OwnedSemaphorePermit = permit;
         feed.run();
@@ -229,6 +189,8 @@ struct FeedStream {
     writer: PieceWriter,
     /// Whether the last change was not the last one of its batch.
     is_in_batch: bool,
+    /// The position behind the last batch that was sent as a whole, at least.
+    between: Position,
     /// When the position was sent last, or the last change as an event.
     reported: Instant,
 }
@@ -273,7 +235,10 @@ impl FeedStream {
             } else {
                 std::thread::sleep(WAIT);
             }
-            if !self.is_in_batch && self.reported.elapsed() >= self.form.period() {
+            // A follower that hears nothing gives up, and would begin the batch again.
+            let is_waiting = self.lacking > 0 && matches!(self.form, FeedForm::Frames);
+            let has_to_report = !self.is_in_batch || is_waiting;
+            if has_to_report && self.reported.elapsed() >= self.form.period() {
                 self.send_position()?;
             }
         }
@@ -291,8 +256,12 @@ impl FeedStream {
                 self.changes.recv_timeout(WAIT)?
             }
         };
-        // What the server keeps for itself stands before everything else of its batch.
-        let Some(change) = change.filter(|change| !is_reserved(&change.key)) else { return Ok(()) };
+        let is_seen = |key: &[u8]| !is_reserved(key);
+        let Some(mut change) = change.filter(|change| is_seen(&change.key)) else { return Ok(()) };
+        if change.batch_continues {
+            // What the server keeps for itself may be all that follows in the batch.
+            change.batch_continues = self.changes.batch_has_more(is_seen)?;
+        }
         let mut memory = self.memory.take();
         if let Operation::Put { value, .. } = &change.operation
             && reserve_value(&self.state, &mut memory, value).is_err()
@@ -322,7 +291,10 @@ impl FeedStream {
 
     fn send_position(&mut self) -> Result<(), Unheard> {
         self.reported = Instant::now();
-        let position = self.changes.resume_position();
+        if !self.is_in_batch {
+            self.between = self.changes.resume_position();
+        }
+        let position = self.between;
         if let Some(lease) = &self.lease {
             lease.move_to(position);
         }
@@ -344,6 +316,9 @@ impl FeedStream {
 
     fn send_change(&mut self, change: &Change) -> Result<(), Unheard> {
         self.is_in_batch = change.batch_continues;
+        if !self.is_in_batch {
+            self.between = change.position;
+        }
         match self.form {
             FeedForm::Events => {
                 self.reported = Instant::now();
@@ -379,21 +354,4 @@ impl FeedStream {
             self.writer.finish();
         }
     }
-}
-
-/// Returns the frame of a change.
-fn frame_of(change: &Change) -> Frame<&[u8]> {
-    let (continues, position, key) = (change.batch_continues, change.position, &*change.key);
-    let (kind, expiry, value) = match &change.operation {
-        Operation::Delete => (FrameKind::Delete, None, &b""[..]),
-        Operation::Put { value, expires_at } => (FrameKind::Put, expires_at.map(micros), &**value),
-    };
-    Frame { kind, continues, expiry, position, key, value }
-}
-
-/// Returns how far behind a follower is.
-fn lag(backlog: &Backlog) -> FrameLag {
-    let age = backlog.oldest.map(|oldest| oldest.elapsed().unwrap_or_default());
-    let age = u64::try_from(age.unwrap_or_default().as_micros()).unwrap_or(u64::MAX);
-    FrameLag { size: backlog.size, changes: backlog.changes, age }
 }

@@ -194,6 +194,8 @@ impl ListingRequest {
                     size += value.len();
                 } else {
                     listed = listed.without_value(value.len());
+                    // It was read, so it counts, but not for more than a page has.
+                    size += value.len().min(PAGE_SIZE_MAX);
                 }
             }
             answer.add(&listed)?;

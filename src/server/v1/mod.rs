@@ -1,6 +1,7 @@
 //! The dialect of this crate: all of the store, with keys and values of any bytes.
 
 pub(super) mod batch;
+pub(super) mod change_event;
 pub(super) mod changes;
 mod conditions;
 pub(super) mod get_many;

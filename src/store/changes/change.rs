@@ -63,11 +63,15 @@ pub enum Operation {
     Delete,
 }
 
-/// Returns whether the rest of a batch has another key with a prefix.
-pub(crate) fn has_more_in_batch(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
+/// Returns whether the rest of a batch has another key that is wanted.
+pub(crate) fn has_more_in_batch(
+    mut walk: Walk,
+    end: u64,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> Result<bool> {
     while let Some(stored) = walk.next(end)? {
         let entry = stored.entry();
-        if entry.key().starts_with(prefix) {
+        if is_wanted(entry.key()) {
             return Ok(true);
         }
         if !entry.layout.flags.has(Flags::CONTINUES) {

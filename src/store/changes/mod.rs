@@ -306,7 +306,8 @@ impl Changes {
                 (entry.layout.flags.has(Flags::CONTINUES), entry.layout.entry_size());
             let returned = change.and_then(|change| match change {
                 Some(change) if continues => {
-                    let more = has_more_in_batch(walk.clone(), self.end, &self.prefix)?;
+                    let is_wanted = |key: &[u8]| key.starts_with(&self.prefix);
+                    let more = has_more_in_batch(walk.clone(), self.end, is_wanted)?;
                     Ok(Some(Change { batch_continues: more, ..change }))
                 }
                 change => Ok(change),

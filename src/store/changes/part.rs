@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Changes, Next};
 use crate::error::Result;
 use crate::segment::read::walk::Walk;
-use crate::store::changes::change::Change;
+use crate::store::changes::change::{Change, has_more_in_batch};
 
 /// What a follower has found.
 #[derive(Debug)]
@@ -63,6 +63,19 @@ impl Changes {
             self.at = before;
         }
     }
+
+    /// Returns whether the batch of the change that was returned last goes on with another change
+    /// that the caller wants. It must go on: its `batch_continues` is `true`.
+    #[cfg_attr(
+        not(any(feature = "server", test)),
+        expect(dead_code, reason = "only the server leaves changes out")
+    )]
+    pub(crate) fn batch_has_more(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Result<bool> {
+        let Some(walk) = &self.walk else { return Ok(false) };
+        has_more_in_batch(walk.clone(), self.end, |key| {
+            key.starts_with(&self.prefix) && is_wanted(key)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +124,27 @@ mod tests {
         let Received::Change(second) = changes.try_recv_part(1).unwrap() else { panic!("another") };
         assert!(second.key == "user/2" && !second.batch_continues);
         assert!(matches!(changes.try_recv_part(1).unwrap(), Received::Nothing));
+        db.close().unwrap();
+    }
+
+    #[test]
+    fn a_batch_may_go_on_with_nothing_but_changes_that_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(dir.path(), Options::new()).unwrap();
+        db.write(Batch::new().put("a", "1").put("left out", "2")).unwrap();
+        db.write(Batch::new().put("b", "3").put("left out", "4").put("c", "5")).unwrap();
+        let mut changes = db.changes(Position::START).unwrap();
+        let mut next = || {
+            let change = changes.try_recv().unwrap().unwrap();
+            let more =
+                change.batch_continues && changes.batch_has_more(|key| key != b"left out").unwrap();
+            (String::from_utf8(change.key.to_vec()).unwrap(), change.batch_continues, more)
+        };
+        assert_eq!(next(), ("a".into(), true, false));
+        next();
+        assert_eq!(next(), ("b".into(), true, true));
+        next();
+        assert_eq!(next(), ("c".into(), false, false));
         db.close().unwrap();
     }
 

@@ -2,7 +2,8 @@
 //! holds a lease on it (`lease`).
 //!
 //! - History is the end of the log, so its oldest segment describes all of it.
-//! - Every plan leaves these segments out (see `merge::plan`). Nothing else removes sealed segments
+//! - Every plan leaves these segments out (see `merge::plan`), and a merge that is running leaves
+//!   out what a lease keeps by the time it removes its inputs. Nothing else removes sealed segments
 //!   of the log, except a clear.
 //! - A merge makes the log durable before it removes anything. So if the removal of a segment
 //!   survives a crash, the bytes counted after that segment do too.
@@ -86,7 +87,7 @@ impl Inner {
     }
 
     /// Returns the oldest segment that a lease keeps.
-    fn leased_history(&self, leases: &HistoryLeases) -> Option<SegmentId> {
+    pub(super) fn leased_history(&self, leases: &HistoryLeases) -> Option<SegmentId> {
         let leases = leases.all();
         if leases.is_empty() {
             return None;

@@ -142,7 +142,7 @@ impl Bitcask {
 
     /// Keeps the history from a position on, as [`lease_history`](Self::lease_history) does from
     /// now on. Begin to read the [changes](crate::Reader::changes) from the position afterwards:
-    /// that fails if they are gone already.
+    /// that fails if they are gone already. A merge that is running keeps them from then on.
     ///
     /// ```
     /// # use bitcask::{Bitcask, MergeOptions, Options};
@@ -160,7 +160,11 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn lease_history_since(&self, position: Position, size_max: u64) -> HistoryLease {
-        self.leased(size_max, |leases, _| leases.add(position.place(), size_max))
+        self.leased(size_max, |leases, writer| {
+            // A merge has removed its inputs by now, or sees the lease before it does.
+            let _maintenance = writer.log.lock_maintenance();
+            leases.add(position.place(), size_max)
+        })
     }
 
     fn leased(

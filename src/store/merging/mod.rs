@@ -135,12 +135,12 @@ impl Host for Inner {
         log.sync()
     }
 
-    fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fn exclusively(&self, change: &mut dyn FnMut(Option<SegmentId>) -> Result<()>) -> Result<()> {
         let writer = self.writer()?;
         let _files = writer.files.lock();
         let _maintenance = writer.log.lock_maintenance();
         writer.log.check()?;
-        change()
+        change(self.leased_history(&writer.merging.leases))
     }
 
     fn next_timestamp(&self) -> u64 {

@@ -66,10 +66,30 @@ impl<'a> Entries<'a> {
         show.field("parts_begun", &self.shard).finish_non_exhaustive()
     }
 
-    /// Applies `take` to the next entry.
+    /// Applies `take` to the next entry that has not expired.
     pub(crate) fn next<T>(
         &mut self,
         mut take: impl FnMut(&StoredEntry<'_>) -> Result<T>,
+    ) -> Option<Result<T>> {
+        self.advance(|inner, segment, offset| inner.read_live(segment, offset, &mut take))
+    }
+
+    /// Applies `take` to the next entry, expired or not.
+    pub(crate) fn next_named<T>(
+        &mut self,
+        mut take: impl FnMut(&StoredEntry<'_>) -> Result<T>,
+    ) -> Option<Result<T>> {
+        self.advance(|inner, segment, offset| {
+            let stored = segment.entry(offset)?;
+            ignore_unknown_codec(inner.check(&stored))?;
+            take(&stored).map(Some)
+        })
+    }
+
+    /// Reads entry after entry, until `read` has not skipped one.
+    fn advance<T>(
+        &mut self,
+        mut read: impl FnMut(&Inner, &Arc<Segment>, u64) -> Result<Option<T>>,
     ) -> Option<Result<T>> {
         if let Err(forked) = self.inner.here() {
             let is_told = std::mem::replace(&mut self.shard, SHARD_COUNT) == SHARD_COUNT;
@@ -83,9 +103,9 @@ impl<'a> Entries<'a> {
                     self.part.pop();
                     continue;
                 };
-                let read = self.inner.read_live(&chosen.segment, offset, &mut take);
-                if let Some(pair) = read.transpose() {
-                    return Some(pair);
+                let found = read(self.inner, &chosen.segment, offset);
+                if let Some(found) = found.transpose() {
+                    return Some(found);
                 }
             }
             if self.shard == SHARD_COUNT {

@@ -6,7 +6,8 @@
 //! - The commit gathers the keys: first those that slots name and everything appended meanwhile,
 //!   without a lock; then, with all shards locked, the rest. From then on nothing is appended, so
 //!   no key is missed.
-//! - The deletes are entries of the same batch as the transaction's other changes.
+//! - The deletes are entries of the same batch as the transaction's other changes. If they do not
+//!   fit into one, the commit finds that before it locks anything, and gathers no more keys.
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
@@ -16,8 +17,8 @@ use std::sync::Arc;
 
 use super::reads::{Looked, log_segments, look};
 use super::{Snapshot, Transaction, Write, Writes, drafts_of};
-use crate::error::Result;
-use crate::log::Log;
+use crate::error::{Error, Result};
+use crate::log::{BATCH_SIZE_LIMIT, Log};
 use crate::options::WriteOptions;
 use crate::segment::index::Bounds;
 use crate::segment::write::draft::Draft;
@@ -52,11 +53,13 @@ impl Clearing {
         validate: impl FnOnce(&Log) -> Result<bool>,
         is_gone: &Cell<bool>,
     ) -> Result<bool> {
-        let Some(cleared) = ClearedKeys::gather(inner, writes)? else {
+        let drafts = drafts_of(inner, writes)?;
+        let puts = drafts.iter().filter(|draft| !draft.header.is_tombstone());
+        let size = puts.map(|draft| draft.header.entry_size()).sum();
+        let Some(cleared) = ClearedKeys::gather(inner, writes, size, BATCH_SIZE_LIMIT)? else {
             is_gone.set(true);
             return Ok(false);
         };
-        let drafts = drafts_of(inner, writes)?;
         let complete = |log: &Log, drafts: &mut Vec<_>| {
             let is_complete = cleared.complete(inner, writes, log, drafts)?;
             is_gone.set(!is_complete);
@@ -81,8 +84,10 @@ impl Transaction {
     ///
     /// This reads nothing: whatever others write meanwhile is removed too, and causes no conflict.
     /// Reads made before still count. The commit deletes each key, within the limits of a
-    /// [batch](crate::Batch), and all other writes wait for it. [`Bitcask::clear`] is faster, but
-    /// is no part of a transaction.
+    /// [batch](crate::Batch), and all other writes wait for it. It needs memory for all keys. If
+    /// they do not fit into one batch, it fails with
+    /// [`BatchTooLarge`](crate::Error::BatchTooLarge). [`Bitcask::clear`] is faster and has no
+    /// limit, but is no part of a transaction.
     ///
     /// [`Bitcask::clear`]: crate::Bitcask::clear
     ///
@@ -138,27 +143,40 @@ struct ClearedKeys {
 }
 
 impl ClearedKeys {
-    /// Gathers keys without a lock. Returns `None` if part of the log is gone.
-    fn gather(inner: &Arc<Inner>, writes: &Writes) -> Result<Option<Self>> {
+    /// Gathers keys without a lock. Returns `None` if part of the log is gone, and an error if the
+    /// deletes take more of a batch than `size` has left of `limit`, in bytes. A key that is
+    /// deleted meanwhile may count.
+    fn gather(
+        inner: &Arc<Inner>,
+        writes: &Writes,
+        mut size: u64,
+        limit: u64,
+    ) -> Result<Option<Self>> {
         // Every key is there throughout the iteration, or was put after this moment.
         let since = Snapshot { view: Arc::new(Inner::view(inner)) }.position().place();
         let mut keys = BTreeSet::new();
+        // Returns whether there are too many by now.
         let mut add = |key: &[u8]| {
-            if !writes.contains_key(key) {
-                keys.insert(key.to_vec());
+            if !writes.contains_key(key) && keys.insert(key.to_vec()) {
+                size += Draft::tombstone(key).header.entry_size();
             }
+            // A single delete always fits.
+            if size > limit && keys.len() + writes.len() > 1 {
+                return Err(Error::BatchTooLarge { size, limit });
+            }
+            Ok(())
         };
         let mut entries = Entries::new(inner);
-        while let Some(entry) = entries.next(|stored| {
-            add(stored.entry().key());
-            Ok(())
-        }) {
+        // Keys that have expired too: a clock that is ahead may be set back, and they would return.
+        while let Some(entry) = entries.next_named(|stored| add(stored.entry().key())) {
             entry?;
         }
+        let mut added = Ok(());
         let reached = look(&log_segments(inner), since, |key| {
-            add(key);
-            false
+            added = add(key);
+            added.is_err()
         })?;
+        added?;
         let looked = Looked { since, reached: reached.unwrap_or(since) };
         let this = Self { keys, looked, late: OnceCell::new() };
         Ok(this.looked.is_complete(inner).then_some(this))
@@ -184,5 +202,30 @@ impl ClearedKeys {
         let late = self.late.get_or_init(|| late.into_iter().collect());
         drafts.extend(self.keys.iter().chain(late).map(|key| Draft::tombstone(key)));
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bitcask, Options};
+
+    #[test]
+    fn keys_that_do_not_fit_into_a_batch_are_not_gathered() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(dir.path(), Options::new()).unwrap();
+        for number in 10..30 {
+            db.put(format!("k{number}"), "v").unwrap();
+        }
+        let (writes, one) = (Writes::new(), Draft::tombstone(b"k10").header.entry_size());
+        let gather = |size, limit| ClearedKeys::gather(&db.inner, &writes, size, limit);
+        assert_eq!(gather(0, 20 * one).unwrap().unwrap().keys.len(), 20);
+        // It ends at the first one that is too many.
+        for (size, limit, expected) in [(0, 5 * one, 6 * one), (3 * one, 5 * one, 6 * one)] {
+            let refused = gather(size, limit).unwrap_err();
+            assert!(matches!(refused, Error::BatchTooLarge { size, .. } if size == expected));
+        }
+        db.delete_range("k11"..).unwrap();
+        assert!(gather(0, one - 1).unwrap().is_some(), "one entry always fits");
     }
 }

@@ -68,6 +68,16 @@ fn a_promoted_follower_accepts_writes_and_remembers_it() {
     let other = Node::follower(&dir.path().join("other"), &node);
     other.has_all_of(&node);
     assert_eq!(content(&node.db).len(), 2);
+    // A clear deletes its note about its earlier leader too, at the end of the batch.
+    node.db
+        .transaction(|tx| {
+            tx.clear();
+            tx.put("own", "2");
+            Ok(())
+        })
+        .unwrap();
+    other.has_all_of(&node);
+    assert_eq!(content(&other.db).len(), 1);
     drop(other);
     node.stopped();
     let anew = ServerOptions::new().follow(following(leader.url()).anew(true));

@@ -54,3 +54,24 @@ fn a_follower_goes_on_once_the_leader_has_a_limit_that_fits() {
     until("it is no longer stuck", || !follower.replica().is_stuck());
     assert_eq!(follower.replica().last_error(), None);
 }
+
+#[test]
+fn a_follower_that_lacks_nothing_is_no_longer_stuck_once_it_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, own) = (dir.path().join("leader"), dir.path().join("follower"));
+    let leader = Node::try_with(&path, &limited(2000), 0, ServerOptions::new()).unwrap();
+    leader.db.put("k", "1").unwrap();
+    let url = leader.url();
+    let follow = || ServerOptions::new().follow(following(url.as_str()));
+    let follower = Node::try_with(&own, &limited(2000), 0, follow()).unwrap();
+    follower.has_all_of(&leader);
+    follower.stopped();
+    let follower = Node::try_with(&own, &limited(1000), 0, follow()).unwrap();
+    until("it is stuck", || follower.replica().is_stuck());
+    let port = leader.address.port();
+    leader.stopped();
+    // Nothing is written any more.
+    let _leader = Node::try_with(&path, &limited(1000), port, ServerOptions::new()).unwrap();
+    until("it is no longer stuck", || !follower.replica().is_stuck());
+    assert_eq!(follower.replica().last_error(), None);
+}

@@ -1,7 +1,7 @@
 //! Leases on history, which followers hold while they copy a snapshot and read on.
 
 use crate::options::{MergeOptions, MergePolicy};
-use crate::store::tests::merge::basics::seal;
+use crate::store::tests::merge::basics::{begin, finish, seal, sealed};
 use crate::store::tests::*;
 
 fn lab() -> Lab {
@@ -51,6 +51,32 @@ fn a_lease_keeps_the_history_since_a_snapshot_until_it_is_dropped() {
         assert_eq!(changes(&db, position), None);
         assert_eq!(db.stats().history_segments, 0);
     }
+}
+
+/// A merge removes its inputs long after it was planned.
+#[test]
+fn a_merge_that_is_running_keeps_what_is_leased_meanwhile() {
+    let lab = lab();
+    let db = lab.open();
+    let position = db.position();
+    db.put("gone", "1").unwrap();
+    overwrite(&db, 1);
+    let middle = db.position();
+    db.delete("gone").unwrap();
+    overwrite(&db, 2);
+    let planned = begin(&db, &sealed(&db));
+    let lease = db.lease_history_since(middle, 1 << 20);
+    finish(&db, planned);
+    assert_eq!((changes(&db, position), changes(&db, middle)), (None, Some(3)));
+    db.close().unwrap();
+    drop(lease);
+    let db = lab.open();
+    assert_eq!((db.get("gone").unwrap(), db.len().unwrap()), (None, 1));
+    assert_eq!(db.get("key").unwrap().unwrap(), [1; 400]);
+    assert_eq!(changes(&db, middle), Some(3));
+    merge(&db);
+    assert_eq!(changes(&db, middle), None);
+    assert_eq!((db.get("gone").unwrap(), db.len().unwrap()), (None, 1));
 }
 
 #[test]

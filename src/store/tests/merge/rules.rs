@@ -43,7 +43,7 @@ impl Host for Meddler<'_> {
         self.inner.sync_log()
     }
 
-    fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fn exclusively(&self, change: &mut dyn FnMut(Option<SegmentId>) -> Result<()>) -> Result<()> {
         self.at_swap.take().into_iter().for_each(|act| act());
         self.inner.exclusively(change)
     }

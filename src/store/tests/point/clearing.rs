@@ -156,6 +156,28 @@ fn a_clear_is_made_however_much_others_write() {
 }
 
 #[test]
+fn what_a_clock_that_is_ahead_hides_is_removed_too() {
+    let lab = lab();
+    let db = lab.open();
+    let hour = Duration::from_secs(3600);
+    db.put_opt("a", "1", WriteOptions::new().ttl(hour)).unwrap();
+    seal(&db);
+    db.put_opt("b", "1", WriteOptions::new().ttl(hour)).unwrap();
+    lab.hands.jump(2 * hour);
+    assert_eq!(keys(&db), [""; 0]);
+    db.transaction_opt(once(), |tx| {
+        tx.clear();
+        Ok(())
+    })
+    .unwrap();
+    lab.hands.step_back(2 * hour);
+    assert_eq!(keys(&db), [""; 0]);
+    assert_eq!((db.get("a").unwrap(), db.get("b").unwrap()), (None, None));
+    db.close().unwrap();
+    assert_eq!(keys(&lab.open()), [""; 0]);
+}
+
+#[test]
 fn each_key_that_a_clear_deletes_is_reported() {
     let db = lab().open();
     for key in ["a", "b", "gone"] {
