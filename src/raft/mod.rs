@@ -26,6 +26,9 @@
 //!
 //! Keys that begin with `\0raft` belong to the state machine.
 //!
+//! After [`shutdown`](openraft::Raft::shutdown), tasks of openraft may keep the two open for a
+//! moment. Until then, opening them again returns [`Locked`](crate::Error::Locked).
+//!
 //! ```
 //! use bitcask::raft::{Apply, LogStore, SnapshotFiles, StateMachine};
 //! use bitcask::{Error, Options, Transaction};

@@ -76,8 +76,9 @@ impl Node {
             ..openraft::Config::default()
         };
         let options = Options::new().segment_size(16 << 10);
-        let log = LogStore::open(dir.join(format!("{id}/log")), options.clone()).unwrap();
-        let state = StateMachine::open(dir.join(format!("{id}/state")), options, Adder).unwrap();
+        let (log, state) = (dir.join(format!("{id}/log")), dir.join(format!("{id}/state")));
+        let log = opened(|| LogStore::open(&log, options.clone())).await;
+        let state = opened(|| StateMachine::open(&state, options.clone(), Adder)).await;
         let log = log.purging_after(&state);
         let config = Arc::new(config.validate().unwrap());
         let raft = Raft::new(id, config, wires.clone(), log, state.clone()).await.unwrap();
@@ -85,7 +86,7 @@ impl Node {
         Self { raft, state }
     }
 
-    /// Stops a node. What it has open is closed when this returns.
+    /// Stops a node. Some of openraft's tasks may keep its stores open for a moment.
     async fn stop(self, id: u64, wires: &Wires) {
         drop(wires.unplug(id));
         self.raft.shutdown().await.unwrap();
@@ -100,6 +101,16 @@ impl Node {
     /// Waits until an entry is applied.
     async fn reaches(&self, index: u64) {
         self.raft.wait(PATIENCE).applied_index_at_least(Some(index), "applied").await.unwrap();
+    }
+}
+
+/// Opens what tasks of the node before may still have open.
+async fn opened<T>(open: impl Fn() -> bitcask::Result<T>) -> T {
+    loop {
+        match open() {
+            Err(error) if error.is_locked() => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => return opened.unwrap(),
+        }
     }
 }
 
