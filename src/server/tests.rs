@@ -246,6 +246,7 @@ fn a_leader_is_heard_of_while_a_batch_waits_for_memory() {
     let all = u32::try_from(state.body_pages.available_permits()).unwrap();
     let taken = Arc::clone(&state.body_pages).try_acquire_many_owned(all).unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
     // This version of the protocol has no chunks.
     stream
         .write_all(b"GET /v1/changes?since=start&format=frames HTTP/1.0\r\nhost: localhost\r\n\r\n")
