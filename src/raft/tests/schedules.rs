@@ -157,7 +157,8 @@ fn groups_that_share_syncs() {
                         heard.lock().push((number, index, image));
                     }));
                 }
-                group.purge(&db, log_id(1, 0)).unwrap();
+                group.purge(log_id(1, 0));
+                group.remove_purged(&db).unwrap();
                 reader.join().unwrap();
             })
         })
