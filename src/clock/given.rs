@@ -1,7 +1,7 @@
 //! A time that its owner sets, for stores that replicas have to keep equal.
 //!
-//! - Such a clock stands still until it is told a later time, so what has expired depends on the
-//!   changes that a replica has applied, and not on the clock of its machine.
+//! - The clock stands still until its owner gives it a later time. So the changes that a replica
+//!   has applied decide what has expired, and not the clock of its machine.
 //! - The log of the store has no say: its timestamps run ahead of this clock, by a microsecond for
 //!   each entry, and differ between replicas.
 //! - Only the age of history and the hour of merges go by the machine's clocks.

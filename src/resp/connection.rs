@@ -39,7 +39,7 @@ const OUT_SIZE_SENT: usize = 256 << 10;
 const OUT_CAPACITY_KEPT: usize = 64 << 10;
 /// Maximum number of `GET`s that become one look-up.
 const GETS_MAX: usize = 256;
-/// How long a client that there is no memory for waits until it is looked for again.
+/// Time between two attempts to get memory for a client that the server cannot read from.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
 /// How long a connection that ends is still read from, and how much.
 const LINGER_MAX: Duration = Duration::from_millis(500);

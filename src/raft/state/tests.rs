@@ -114,7 +114,7 @@ fn what_a_snapshot_replaces_stays_until_nobody_uses_it() {
         );
         drop((store, old));
         assert_eq!(names(&twin), ["CURRENT", "LOCK", "snapshot-4", "state-4"]);
-        // A snapshot that was not received to its end goes too.
+        // So is a snapshot that has arrived only in part.
         let begun = state.begin_receiving_snapshot().await.unwrap();
         begun.write("MANIFEST", 0, b"half").unwrap();
         assert_eq!(names(&twin).len(), 5);

@@ -287,9 +287,9 @@ fn a_snapshot_of_a_state_that_is_not_durable_is_noticed() {
     assert!(failed.is_err());
 }
 
-/// A leader of the past, whose entries were never committed, is told to install a snapshot: its log
-/// is truncated, and then the snapshot becomes durable in another store. Whatever a loss of power
-/// leaves goes on behind the snapshot.
+/// A former leader has entries that were never committed. openraft truncates its log and installs
+/// a snapshot, which is durable in another store before the log is synced again. After a loss of
+/// power at any moment, the node starts and appends the next entry.
 #[test]
 fn a_log_that_was_replaced_by_a_snapshot_does_not_come_back() {
     let twin = Twin::new();

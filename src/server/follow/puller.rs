@@ -245,7 +245,7 @@ impl Puller {
     fn note_report(&mut self, frame: &Frame, group: &ChangeGroup) -> Result<(), Trouble> {
         if let Some(FrameLag { size, changes, age }) = FrameLag::decode(&frame.value) {
             self.replica.note_lag(ReplicaLag { size, changes, age: Duration::from_micros(age) });
-            // As long as changes are missing, the next one may be what it is stuck at.
+            // If changes are missing, the follower may be stuck at the first of them.
             if changes == 0 {
                 self.replica.note_following();
             }

@@ -33,7 +33,7 @@ use crate::store::{Bitcask, Expiry, Position, Snapshot};
 const PIECES_AHEAD: usize = 4;
 /// How often the position is sent again.
 const REPEATED: Duration = Duration::from_secs(1);
-/// How long to wait for memory before it is looked for again.
+/// Time between two attempts to get memory.
 const MEMORY_WAIT: Duration = Duration::from_millis(50);
 
 /// Lock 0: the frames of a snapshot on their way, until the last one. It is held while the client
