@@ -159,7 +159,7 @@ impl FeedFollower {
             }
             Operation::Delete => (EventClass::Generic, "del"),
         };
-        if !self.database.ledger.take(key) {
+        if !self.database.ledger.meet(key, change.position) {
             self.report(class, name, key);
         }
     }
@@ -202,6 +202,24 @@ mod tests {
     use super::*;
     use crate::options::WriteOptions;
     use crate::resp::session_tests::state;
+
+    #[test]
+    fn what_an_own_clear_has_removed_is_not_told_though_it_was_received() {
+        let (_dir, state) = state();
+        let database = state.databases.get(0).unwrap();
+        database.ledger.set_followed(true);
+        let mut changes = changes_from_now(&database.store).unwrap();
+        database.ledger.note(b"k");
+        database.store.put("k", "1").unwrap();
+        let received = changes.try_recv().unwrap().unwrap();
+        database.clear().unwrap();
+        assert!(database.ledger.meet(b"k", received.position));
+        let (mut changes, is_gap) = database.ledger.resume(&database.store).unwrap();
+        assert!(!is_gap);
+        database.store.put("k", "2").unwrap();
+        let received = changes.try_recv().unwrap().unwrap();
+        assert!(!database.ledger.meet(b"k", received.position));
+    }
 
     #[test]
     fn what_a_clear_has_removed_does_not_expire() {

@@ -295,7 +295,7 @@ impl<'a> Keyspace<'a> {
         let is_made = matches!(result, Ok(true));
         self.deeds.has_written |= is_made;
         if is_followed && !is_made {
-            ledger.take(key);
+            ledger.forget(key);
         }
         result
     }

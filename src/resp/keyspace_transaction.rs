@@ -85,7 +85,7 @@ fn in_transaction_within<T>(
 fn forget(ledger: &Ledger, noted: &mut BTreeSet<Vec<u8>>, flushed: &Mutex<Vec<Vec<u8>>>) {
     let flushed = std::mem::take(&mut *flushed.lock().unwrap_or_else(PoisonError::into_inner));
     for key in std::mem::take(noted).into_iter().chain(flushed) {
-        ledger.take(&key);
+        ledger.forget(&key);
     }
 }
 

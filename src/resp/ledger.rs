@@ -6,7 +6,8 @@
 //!   note when it meets the change. Only while somebody follows a database are notes made.
 //! - A clear ends the feed, and the notes of the changes that it has removed are dropped. The
 //!   position behind a clear of the server's own is remembered: if the feed can go on from there,
-//!   nothing else has been cleared since.
+//!   nothing else has been cleared since. The follower may still meet changes before that position,
+//!   which it had received; nobody is told of these.
 //! - If others change the same key at the same moment, the two reports may be exchanged. None is
 //!   lost.
 
@@ -33,17 +34,38 @@ pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
 
 /// Own changes that the follower has not met yet.
 #[derive(Debug, Default)]
+struct Notes {
+    /// The number of changes for each key.
+    counts: HashMap<Vec<u8>, u32>,
+    /// The position behind the last own clear.
+    cleared: Option<Position>,
+}
+
+impl Notes {
+    fn take(&mut self, key: &[u8]) -> bool {
+        let Some(count) = self.counts.get_mut(key) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(key);
+        }
+        true
+    }
+}
+
+/// What the server has done to a store, as far as the follower has to know it.
+#[derive(Debug, Default)]
 pub(super) struct Ledger {
     is_followed: AtomicBool,
-    /// Lock 9: the number of changes for each key. Nothing is called while it is held, and a clear
-    /// takes it with the store locked.
-    notes: Mutex<HashMap<Vec<u8>, u32>>,
-    /// Lock 0: the position behind the last own clear. Held during a clear.
+    /// Lock 9: the changes. Nothing is called while it is held, and a clear takes it with the store
+    /// locked.
+    notes: Mutex<Notes>,
+    /// Lock 0: the position behind the last own clear, until the feed goes on from there. Held
+    /// during a clear.
     cleared: Mutex<Option<Position>>,
 }
 
 impl Ledger {
-    fn notes(&self) -> MutexGuard<'_, HashMap<Vec<u8>, u32>> {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -54,7 +76,7 @@ impl Ledger {
     /// Begins or ends to keep notes.
     pub(super) fn set_followed(&self, yes: bool) {
         self.is_followed.store(yes, Ordering::Release);
-        self.notes().clear();
+        self.notes().counts.clear();
     }
 
     /// Clears the store of a database. The caller tells the clients of it afterwards.
@@ -63,7 +85,7 @@ impl Ledger {
         store.clear()?;
         *cleared = Some(store.position());
         // A change after that position may lose its note, and is then reported twice.
-        self.notes().clear();
+        *self.notes() = Notes { counts: HashMap::new(), cleared: *cleared };
         Ok(())
     }
 
@@ -77,29 +99,29 @@ impl Ledger {
             _ => {}
         }
         let changes = changes_from_now(store)?;
-        self.notes().clear();
+        self.notes().counts.clear();
         Ok((changes, true))
     }
 
     /// Notes a change that is about to be made.
     pub(super) fn note(&self, key: &[u8]) {
         let mut notes = self.notes();
-        if let Some(count) = notes.get_mut(key) {
+        if let Some(count) = notes.counts.get_mut(key) {
             *count += 1;
-        } else if notes.len() < NOTES_MAX {
-            notes.insert(key.to_vec(), 1);
+        } else if notes.counts.len() < NOTES_MAX {
+            notes.counts.insert(key.to_vec(), 1);
         }
     }
 
-    /// Removes the note of a change, which was met in the feed or not made after all. Returns
-    /// whether there was one.
-    pub(super) fn take(&self, key: &[u8]) -> bool {
+    /// Removes the note of a change that was not made after all.
+    pub(super) fn forget(&self, key: &[u8]) {
+        self.notes().take(key);
+    }
+
+    /// Removes the note of a change that was met in the feed. Returns whether nobody has to be told
+    /// of the change: it has a note, or an own clear has removed it.
+    pub(super) fn meet(&self, key: &[u8], position: Position) -> bool {
         let mut notes = self.notes();
-        let Some(count) = notes.get_mut(key) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            notes.remove(key);
-        }
-        true
+        notes.cleared.is_some_and(|cleared| position <= cleared) || notes.take(key)
     }
 }

@@ -30,6 +30,19 @@ fn keys_are_listed_and_counted() {
 }
 
 #[test]
+fn random_keys_are_all_keys_in_turn() {
+    for (count, draws) in [(2, 100), (20, 400), (200, 8000)] {
+        let served = Served::new();
+        let mut client = served.client();
+        for number in 0..count {
+            client.is(&format!("SET key{number} x"), "OK");
+        }
+        let seen: BTreeSet<_> = (0..draws).map(|_| client.run("RANDOMKEY")).collect();
+        assert_eq!(seen.len(), count);
+    }
+}
+
+#[test]
 fn a_scan_returns_every_key_that_stays() {
     let served = Served::new();
     let mut client = served.client();

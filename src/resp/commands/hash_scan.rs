@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::hashes::all_fields;
-use super::keys::random;
+use super::keys::index;
 use super::scan::{ScanOptions, page};
 use super::{arg, integer, is, rest};
 use crate::resp::keyspace::Keyspace;
@@ -90,9 +90,4 @@ pub(in crate::resp) fn hrandfield(space: &mut Keyspace<'_>, args: &[Bytes]) -> A
         }
     }
     Ok(if with_values { Reply::Pairs(items) } else { Reply::Array(items) })
-}
-
-/// Returns a random index below a length.
-fn index(len: usize) -> usize {
-    usize::try_from(random()).unwrap_or(0).checked_rem(len).unwrap_or(0)
 }

@@ -197,20 +197,15 @@ pub(in crate::resp) fn hdel(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
 }
 
 /// Returns the value of a field.
-fn field(space: &Keyspace<'_>, args: &[Bytes]) -> Answer<Option<Value>> {
-    let mut found = space.hash(arg(args, 1))?;
-    while let Some(header) = found {
-        let value = space.stored(&header.field(arg(args, 2)))?;
-        if value.is_some() || space.tx.is_some() {
-            return Ok(value);
-        }
-        // If the hash has been replaced since, the field may be in the new one.
-        found = space.hash(arg(args, 1))?;
-        if found.is_some_and(|again| again.id == header.id) {
-            return Ok(None);
-        }
+fn field(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer<Option<Value>> {
+    let Some(header) = space.hash(arg(args, 1))? else { return Ok(None) };
+    let value = space.stored(&header.field(arg(args, 2)))?;
+    if value.is_some() || space.tx.is_some() {
+        return Ok(value);
     }
-    Ok(None)
+    // The hash may be replaced at this moment, and the old field is gone before the new header is
+    // there. Only a transaction sees both changes or none.
+    space.atomically(|space| field(space, args))
 }
 
 pub(in crate::resp) fn hget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {

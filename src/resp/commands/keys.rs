@@ -118,16 +118,30 @@ pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> A
     Ok(Reply::maybe(chosen))
 }
 
-/// Looks for a key from random places on. May miss all of them if others write meanwhile.
+/// Number of entries that a random key is chosen from. A single one would not do: the next key after
+/// a random place is more often one with a wide gap before it.
+const SAMPLE: usize = 64;
+
+/// Chooses one of the keys that follow a random place. Returns `None` if there are none: those entries
+/// may be fields of hashes, or keys that have expired.
 fn random_key(store: &Bitcask) -> Answer<Option<Vec<u8>>> {
-    for start in [random(), random(), random(), 0] {
-        let mut next = Some(start);
-        while let Some(cursor) = next {
-            let (keys, after) = store.scan_from(cursor, 8)?;
-            if let Some(key) = keys.iter().find_map(|key| decode_key(key)) {
-                return Ok(Some(key.to_vec()));
-            }
+    for _ in 0..4 {
+        let is_small = store.len()? <= SAMPLE as u64;
+        let (mut next, mut has_wrapped) = (Some(if is_small { 0 } else { random() }), is_small);
+        let mut sample = Vec::new();
+        while let Some(cursor) = next
+            && sample.len() < SAMPLE
+        {
+            let (keys, after) = store.scan_from(cursor, SAMPLE - sample.len())?;
+            sample.extend(keys);
             next = after;
+            if next.is_none() && !has_wrapped {
+                (next, has_wrapped) = (Some(0), true);
+            }
+        }
+        let keys: Vec<_> = sample.iter().filter_map(|key| decode_key(key)).collect();
+        if !keys.is_empty() {
+            return Ok(Some(keys[index(keys.len())].to_vec()));
         }
     }
     Ok(None)
@@ -137,6 +151,11 @@ fn random_key(store: &Bitcask) -> Answer<Option<Vec<u8>>> {
 pub(in crate::resp) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// Returns a random index below a length.
+pub(super) fn index(len: usize) -> usize {
+    usize::try_from(random()).unwrap_or(0).checked_rem(len).unwrap_or(0)
 }
 
 pub(in crate::resp) fn flushdb(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
