@@ -339,6 +339,8 @@ mod figures;
 mod listener;
 
 // Tests and fuzz targets have it in every build.
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(any(feature = "import", test, bitcask_fuzzing))]
 pub mod import;
 #[cfg(feature = "metrics")]

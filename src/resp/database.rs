@@ -13,6 +13,7 @@ use super::encoding::{HASHES_MARK, decode_key};
 use super::ledger::Ledger;
 use super::refusal::{Answer, refused, refused_with};
 use super::server_state::RespState;
+use super::shards::ClusterShards;
 use super::syncing::Syncer;
 use crate::error::Result;
 use crate::fs::Fs;
@@ -32,6 +33,8 @@ pub(super) struct Database {
     copies: AtomicBool,
     /// Whether the store follows a leader, or did before it was promoted.
     follows: bool,
+    /// Whether a cluster replicates the store, and gives it its time.
+    is_replicated: bool,
     pub(super) ledger: Arc<Ledger>,
     pub(super) syncer: Syncer,
     all: Weak<Databases>,
@@ -47,7 +50,19 @@ impl Database {
         let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
         let copies = AtomicBool::new(store.compresses());
         let (ledger, syncer) = (Arc::default(), Syncer::default());
-        Ok(Self { number, store, has_hashes, copies, follows, ledger, syncer, all })
+        let is_replicated = false;
+        Ok(Self { number, store, has_hashes, copies, follows, is_replicated, ledger, syncer, all })
+    }
+
+    /// The only database of a cluster, or of a part of its keys.
+    #[cfg(feature = "cluster")]
+    pub(super) fn replicated(store: Arc<Bitcask>) -> Result<Self> {
+        Ok(Self { is_replicated: true, ..Self::new(0, store, true, Weak::new())? })
+    }
+
+    /// Returns the time that the cluster has given the store, in milliseconds since the epoch.
+    pub(super) fn given_ms(&self) -> Option<i64> {
+        self.is_replicated.then(|| i64::try_from(self.store.now() / 1000).unwrap_or(i64::MAX))
     }
 
     /// Returns another database of the same server.
@@ -159,6 +174,8 @@ impl MoreDatabases {
 #[derive(Debug)]
 pub(super) struct Databases {
     slots: Vec<OnceLock<Arc<Database>>>,
+    /// The shards of a cluster, which then have the keys instead.
+    shards: Option<Arc<dyn ClusterShards>>,
     more: Option<MoreDatabases>,
     /// Lock 0: the turn to open a database. It is held while a store is opened.
     opening: Mutex<()>,
@@ -174,19 +191,28 @@ impl Databases {
         store: Arc<Bitcask>,
         follows: bool,
         more: Option<MoreDatabases>,
+        shards: Option<Arc<dyn ClusterShards>>,
     ) -> Result<Arc<Self>> {
         let count = more.as_ref().map_or(1, |more| more.count.max(1));
         let slots = (0..count).map(|_| OnceLock::new()).collect();
         let all = Arc::new_cyclic(|this| {
             let (this, opening) = (Weak::clone(this), Mutex::new(()));
             let (server, has_to_look) = (OnceLock::new(), AtomicBool::new(false));
-            Self { slots, more, opening, this, server, has_to_look }
+            Self { slots, shards: shards.clone(), more, opening, this, server, has_to_look }
         });
         let first = Database::new(0, store, follows, Arc::downgrade(&all))?;
         if let Some(slot) = all.slots.first() {
             slot.get_or_init(|| Arc::new(first));
         }
         Ok(all)
+    }
+
+    /// Returns the stores that a cluster has on this node.
+    fn of_shards(&self) -> Vec<Arc<Database>> {
+        let Some(shards) = &self.shards else { return Vec::new() };
+        let numbers = shards.topology().shards.into_iter().map(|shard| shard.number);
+        let keys = numbers.filter_map(|number| shards.keys(number).ok());
+        keys.map(|keys| Arc::clone(&keys.database)).collect()
     }
 
     /// Says which server the databases belong to.
@@ -199,8 +225,9 @@ impl Databases {
     }
 
     /// Returns the databases that are open.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Arc<Database>> {
-        self.slots.iter().filter_map(OnceLock::get)
+    pub(super) fn open(&self) -> Vec<Arc<Database>> {
+        let open = self.slots.iter().filter_map(OnceLock::get).cloned();
+        open.chain(self.of_shards()).collect()
     }
 
     /// Returns the numbers of the databases that are open or have a directory.

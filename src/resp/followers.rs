@@ -49,7 +49,7 @@ impl Followers {
             }
             let changes = changes_from_now(&database.store)?;
             database.ledger.set_followed(true);
-            let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
+            let (for_thread, followed) = (Arc::clone(state), Arc::clone(&database));
             let run = move || FeedFollower::new(for_thread, followed).run(changes);
             let name = format!("bitcask-resp-{}", database.number);
             match thread::Builder::new().name(name).spawn(run) {

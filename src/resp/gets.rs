@@ -17,6 +17,7 @@ impl Session {
     /// Returns whether nothing but the values matters to a `GET`.
     pub(super) fn is_plain(&self) -> bool {
         self.queue.is_none()
+            && self.state.options.shards.is_none()
             && !self.is_kept_out()
             && self.is_authenticated
             && self.tracking.is_none()

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::chance::{SharedChance, random};
 use super::database::Database;
 use super::encoding::{HashHeader, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::holding::{Holding, StoredString};
 use super::keyspace_transaction::{FlushedKeys, in_transaction};
-use super::numbers::from_ms;
+use super::numbers::{from_ms, now_ms};
 use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
 use crate::options::WriteOptions;
@@ -87,12 +88,14 @@ pub(super) struct Keyspace<'a> {
     pub(super) put_size: usize,
     /// Where a flush notes what it has told the ledger, within a transaction.
     pub(super) flushed: Option<FlushedKeys>,
+    /// Chance, where all replicas have to draw the same.
+    pub(super) chance: Option<SharedChance>,
 }
 
 impl<'a> Keyspace<'a> {
     pub(super) fn new(database: &'a Database) -> Self {
         let (deeds, noted) = (Deeds::default(), BTreeSet::new());
-        Self { database, tx: None, deeds, noted, put_size: 0, flushed: None }
+        Self { database, tx: None, deeds, noted, put_size: 0, flushed: None, chance: None }
     }
 
     pub(super) fn within(database: &'a Database, tx: &'a mut Transaction) -> Self {
@@ -128,6 +131,17 @@ impl<'a> Keyspace<'a> {
     pub(super) fn note_hashes(&mut self) {
         self.database.set_has_hashes(true);
         self.deeds.has_hashed = true;
+    }
+
+    /// Returns the time in milliseconds since the epoch: the machine's, or the one that all replicas
+    /// are given.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.database.given_ms().unwrap_or_else(now_ms)
+    }
+
+    /// Returns a random number, which is the same on all replicas.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.chance.as_mut().map_or_else(random, SharedChance::draw)
     }
 
     // What is read.

@@ -33,7 +33,9 @@
 //! ```
 
 mod admission;
+mod chance;
 mod clients_names;
+mod clustered;
 mod commands;
 mod commands_table;
 mod connection;
@@ -58,6 +60,7 @@ mod peers;
 mod presence;
 mod read_ahead;
 mod refusal;
+mod replicated;
 mod reply;
 mod reply_buffer;
 mod reply_memory;
@@ -67,13 +70,23 @@ mod session;
 #[cfg(test)]
 mod session_tests;
 mod settings;
+mod shards;
 mod shown_settings;
+mod slots;
 mod syncing;
 mod tracking;
 mod transaction;
 
+#[cfg(feature = "cluster")]
+pub(crate) use chance::{SharedChance, random as chance};
 pub use options::RespOptions;
+#[cfg(feature = "cluster")]
+pub(crate) use replicated::{CommandsRequest, ReplicatedKeys, ReplicatedReply};
 pub use server::{RespServer, RespStopHandle};
+#[cfg(feature = "cluster")]
+pub(crate) use shards::{ClusterShards, ShardFailure, Topology, TopologyNode, TopologyShard};
+#[cfg(feature = "cluster")]
+pub(crate) use slots::SLOT_COUNT;
 
 /// The version of Redis whose replies and errors clients get.
 const REDIS_VERSION: &str = "7.0.15";

@@ -1,9 +1,11 @@
 //! What a caller chooses about the Redis port.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::database::MoreDatabases;
+use super::shards::ClusterShards;
 use crate::options::Options;
 use crate::replica::Replica;
 
@@ -25,6 +27,7 @@ pub struct RespOptions {
     pub(super) threads: Option<usize>,
     pub(super) more: Option<MoreDatabases>,
     pub(super) replica: Option<Replica>,
+    pub(super) shards: Option<Arc<dyn ClusterShards>>,
 }
 
 impl Default for RespOptions {
@@ -39,6 +42,7 @@ impl Default for RespOptions {
             threads: None,
             more: None,
             replica: None,
+            shards: None,
         }
     }
 }
@@ -108,6 +112,13 @@ impl RespOptions {
     /// `Server::replica` and `StoreFollower::replica` of the module `server` return it.
     pub fn replica(mut self, replica: Replica) -> Self {
         self.replica = Some(replica);
+        self
+    }
+
+    /// Has the shards of a cluster hold the keys, instead of the store of the server.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn shards(mut self, shards: Arc<dyn ClusterShards>) -> Self {
+        self.shards = Some(shards);
         self
     }
 

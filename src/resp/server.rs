@@ -83,17 +83,11 @@ impl RespServer {
         options: RespOptions,
     ) -> io::Result<Self> {
         let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-        // `::ffff:0.0.0.0` is all interfaces of IPv4, too.
-        let is_open = |address: &SocketAddr| address.ip().to_canonical().is_unspecified();
-        let is_open = addresses.iter().any(is_open);
-        if is_open && options.password.is_none() && !options.insecure {
-            let text = "the Redis port would be open to every network without a password; set \
-                        one, choose another address, or allow it";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-        }
-        let (listener, address) = listener::bind(&*addresses)?;
+        check_open(&addresses, &options)?;
         let (follows, more) = (options.replica.is_some(), options.more.clone());
-        let databases = Databases::new(store, follows, more).map_err(io::Error::other)?;
+        let shards = options.shards.clone();
+        let databases = Databases::new(store, follows, more, shards).map_err(io::Error::other)?;
+        let (listener, address) = listener::bind(&*addresses)?;
         let mut builder = Builder::new_multi_thread();
         if let Some(threads) = options.threads {
             builder.worker_threads(threads);
@@ -132,6 +126,19 @@ impl RespServer {
         state.followers.join();
         result
     }
+}
+
+/// Refuses addresses of all interfaces, unless there is a password or the options allow it.
+fn check_open(addresses: &[SocketAddr], options: &RespOptions) -> io::Result<()> {
+    // `::ffff:0.0.0.0` is all interfaces of IPv4, too.
+    let is_open = |address: &SocketAddr| address.ip().to_canonical().is_unspecified();
+    let is_open = addresses.iter().any(is_open);
+    if is_open && options.password.is_none() && !options.insecure {
+        let text = "the Redis port would be open to every network without a password; set \
+                    one, choose another address, or allow it";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(())
 }
 
 /// Accepts clients until the server is stopped. Then waits for those that are there.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::chance::random;
 use super::commands_table::table;
 use super::counts::Counts;
 use super::database::{Database, Databases};
@@ -48,7 +49,6 @@ impl RespState {
     ) -> Self {
         let password = options.password.clone();
         let count = databases.count();
-        let random = super::commands::keys::random;
         Self {
             databases,
             peers: Peers::default(),
@@ -73,7 +73,11 @@ impl RespState {
 
     /// Returns whether anybody wants to know of changes.
     pub(super) fn is_listened_to(&self) -> bool {
-        !self.is_stopped() && (self.parameters.event_filter().is_on() || self.tracker.is_on())
+        // Changes of a cluster come from its log, and nobody is told of them.
+        let is_alone = self.options.shards.is_none();
+        is_alone
+            && !self.is_stopped()
+            && (self.parameters.event_filter().is_on() || self.tracker.is_on())
     }
 
     /// Publishes what has happened to a key.

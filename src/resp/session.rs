@@ -14,6 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::admission::is_http;
+use super::clustered::check_queued;
 use super::commands_table::{CommandFlags, CommandSpec, Handler};
 use super::counts::add;
 use super::database::Database;
@@ -94,6 +95,12 @@ pub(super) struct Session {
     /// The right to read a store that follows a leader, or `None` while it is being filled. It
     /// lasts as long as a batch of commands.
     pub(super) pass: Option<Pass>,
+    /// Whether the client reads what this node of a cluster has, although it may be stale.
+    pub(super) reads_stale: bool,
+    /// Shards of a cluster that are not stale for the commands of this batch.
+    pub(super) confirmed: Vec<u64>,
+    /// Keys of a cluster that the client watches, and the digests of what they held.
+    pub(super) watched_contents: Vec<(Bytes, Option<u128>)>,
     /// When the last command ended, or the batch began.
     pub(super) clock: Instant,
     tally: CallTally,
@@ -127,6 +134,9 @@ impl Session {
             out: ReplyBuffer::default(),
             last_command: "",
             pass: None,
+            reads_stale: false,
+            confirmed: Vec::new(),
+            watched_contents: Vec::new(),
             clock: Instant::now(),
             tally: CallTally::default(),
             changed: Vec::new(),
@@ -137,6 +147,7 @@ impl Session {
     /// Begins to run commands that have arrived together.
     pub(super) fn begin_batch(&mut self) {
         self.clock = Instant::now();
+        self.confirmed.clear();
         self.pass = self.state.options.replica.as_ref().and_then(Replica::enter);
     }
 
@@ -256,6 +267,12 @@ impl Session {
         if let Some(queue) = &mut self.queue
             && !spec.flags.has(CommandFlags::IN_QUEUE_RUNS)
         {
+            if let Some(shards) = &self.state.options.shards
+                && let Err(refusal) = check_queued(shards, args, spec)
+            {
+                queue.is_broken = true;
+                return refusal.into_reply();
+            }
             return match queue.push(args, at) {
                 Ok(()) => Reply::Simple("QUEUED"),
                 Err(refusal) => refusal.into_reply(),
@@ -273,6 +290,10 @@ impl Session {
     /// Calls what implements a command.
     pub(super) fn call(&mut self, args: &[Bytes], spec: &'static CommandSpec) -> Answer {
         match spec.run {
+            Handler::Keys(_) if self.state.options.shards.is_some() => {
+                let shards = self.state.options.shards.clone();
+                shards.map_or(Ok(Reply::Null), |shards| self.call_in_cluster(&shards, args, spec))
+            }
             Handler::Keys(run) => {
                 self.remember_read(args, spec);
                 let mut space = Keyspace::new(&self.database);

@@ -30,7 +30,7 @@ fn state_with(options: RespOptions) -> (TempDir, Arc<RespState>) {
     let always = Options::new().sync_policy(SyncPolicy::Always);
     let store = Arc::new(always.clone().open(dir.path().join("0")).unwrap());
     let options = options.databases(dir.path(), 4, always);
-    let databases = Databases::new(store, false, options.more.clone()).unwrap();
+    let databases = Databases::new(store, false, options.more.clone(), None).unwrap();
     let (stop, _) = watch::channel(false);
     (dir, Arc::new(RespState::new(databases, options, Arc::new(stop), 0)))
 }

@@ -45,6 +45,12 @@ impl CommandQueue {
         i64::try_from(self.commands.len()).unwrap_or(i64::MAX)
     }
 
+    /// Returns the commands, with their arguments.
+    pub(super) fn into_commands(self) -> Vec<(Vec<Bytes>, &'static CommandSpec)> {
+        let found = |(args, at)| table().get(at).map(|spec| (args, spec));
+        self.commands.into_iter().filter_map(found).collect()
+    }
+
     pub(super) fn push(&mut self, args: &[Bytes], at: usize) -> Answer<()> {
         let size: usize = args.iter().map(|arg| arg.len() + size_of::<Bytes>()).sum();
         if self.size + size > QUEUE_SIZE_MAX {
@@ -88,6 +94,7 @@ impl Session {
     /// Watches no key any more. Returns those that were watched.
     pub(super) fn forget_watched(&mut self) -> BTreeMap<(usize, Bytes), Watched> {
         self.watched_size = 0;
+        self.watched_contents.clear();
         std::mem::take(&mut self.watched)
     }
 
@@ -99,6 +106,10 @@ impl Session {
         }
         if self.watched_size > NAMES_SIZE_MAX {
             return refused("ERR too many keys are watched");
+        }
+        if let Some(shards) = self.state.options.shards.clone() {
+            self.watched_size += size_of_names([key]);
+            return self.watch_in_cluster(&shards, key);
         }
         let name = (self.database.number, Bytes::copy_from_slice(key));
         if let Entry::Vacant(entry) = self.watched.entry(name) {
@@ -115,6 +126,10 @@ impl Session {
     /// Runs the commands that wait.
     pub(super) fn exec(&mut self) -> Answer {
         let Some(queue) = self.queue.take() else { return refused("ERR EXEC without MULTI") };
+        let shards = self.state.options.shards.clone();
+        if let Some(shards) = shards.filter(|_| !queue.is_broken) {
+            return self.exec_in_cluster(&shards, queue);
+        }
         let watched = self.forget_watched();
         if queue.is_broken {
             return refused("EXECABORT Transaction discarded because of previous errors.");

@@ -67,6 +67,12 @@ impl Reader {
         &self.inner.options
     }
 
+    /// Returns the time of the store's clock, in microseconds since the epoch.
+    #[cfg(feature = "resp")]
+    pub(crate) fn now(&self) -> u64 {
+        self.inner.clock.now()
+    }
+
     /// Returns the store's directory, as an absolute path.
     pub fn path(&self) -> &Path {
         self.inner.dir.path()

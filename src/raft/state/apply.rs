@@ -74,6 +74,23 @@ pub trait Apply<C: RaftTypeConfig>: Send + Sync + 'static {
         let _ = request;
         None
     }
+
+    /// Notes the store that requests are applied to from now on. Called when the state machine is
+    /// opened, and when a snapshot has replaced the store, before anything is applied to it.
+    ///
+    /// # Errors
+    ///
+    /// An error fails the opening, or the installation of the snapshot.
+    fn opened(&self, store: &Arc<StateStore>) -> Result<()> {
+        let _ = store;
+        Ok(())
+    }
+
+    /// Notes that a request has taken effect in the store. This is not called again for requests
+    /// that were applied before a restart.
+    fn applied(&self, store: &StateStore, request: &C::D) {
+        let _ = (store, request);
+    }
 }
 
 /// What was applied.
@@ -131,7 +148,10 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
         &self.dir.path
     }
 
-    pub(super) fn open(env: &Env, path: &Path, options: Options, application: A) -> Result<Self> {
+    pub(super) fn open(env: &Env, path: &Path, options: Options, application: A) -> Result<Self>
+    where
+        A: Apply<C>,
+    {
         let path = fs::absolute(path)?;
         env.fs.create_dirs(&path)?;
         let dir = StateDir { fs: env.fs.clone(), path };
@@ -166,6 +186,7 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
         let held = last.map_or(0, |last| last.index.saturating_add(1));
         let next_number = dir.free_number()?;
         let OpenedState { store, time, applied } = opened;
+        application.opened(&store)?;
         Ok(Self {
             dir,
             env: env.clone(),
@@ -253,7 +274,7 @@ fn open_state<C: RaftTypeConfig>(
     let db = Bitcask::open_on(&env, &path, options.clone().create_if_missing(is_new))?;
     let applied = applied_to(&db)?;
     time.advance_to(applied.time);
-    let store = Arc::new(StateStore::new(db, OwnedDir::new(&dir.fs, path)));
+    let store = Arc::new(StateStore::new(db, OwnedDir::new(&dir.fs, path), time.clone()));
     Ok(OpenedState { store, time, applied })
 }
 
@@ -353,7 +374,11 @@ where
                 commit(store.db(), tx)?;
                 Ok(self.application.refused(request, &error))
             }
-            committed => committed.map(|()| answer),
+            Ok(()) => {
+                self.application.applied(&store, request);
+                Ok(answer)
+            }
+            Err(error) => Err(error),
         }
     }
 }

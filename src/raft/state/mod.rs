@@ -28,6 +28,7 @@ use openraft::{
 use super::blocking::blocking;
 use super::failure::During as _;
 use super::log::Holder;
+use crate::clock::GivenTime;
 use crate::error::Result;
 use crate::options::Options;
 use crate::store::{Bitcask, Env, Reader};
@@ -62,13 +63,27 @@ pub struct SnapshotBuilder<C: RaftTypeConfig, A>(Arc<StateCore<C, A>>);
 /// nobody holds it.
 pub struct StateStore {
     // The order matters: the store is closed before its directory is removed.
-    db: Bitcask,
+    db: Arc<Bitcask>,
     dir: OwnedDir,
+    time: GivenTime,
 }
 
 impl StateStore {
-    fn new(db: Bitcask, dir: OwnedDir) -> Self {
-        Self { db, dir }
+    fn new(db: Bitcask, dir: OwnedDir, time: GivenTime) -> Self {
+        Self { db: Arc::new(db), dir, time }
+    }
+
+    /// Returns the store for those that hold this as well.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn shared(&self) -> Arc<Bitcask> {
+        Arc::clone(&self.db)
+    }
+
+    /// Returns the time that the requests so far have given the store, in microseconds since the
+    /// epoch.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn time(&self) -> u64 {
+        self.time.get()
     }
 
     /// Returns the store itself, for those that write.

@@ -90,6 +90,7 @@ where
             let _ = remove_tree(fs, &state);
         })?;
         let OpenedState { store, time, applied } = opened;
+        self.application.opened(&store)?;
         let snapshot = Some(SnapshotRecord { number, meta: meta.clone() });
         let names = Pointer { state: number, snapshot };
         self.write(&names, &dir)?;

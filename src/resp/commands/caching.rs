@@ -129,6 +129,9 @@ fn check_tracking(session: &Session, mode: &TrackingMode) -> Answer<()> {
 
 pub(in crate::resp) fn tracking(session: &mut Session, args: &[Bytes]) -> Answer {
     let is_on = parse_switch(arg(args, 2))?;
+    if is_on && session.state.options.shards.is_some() {
+        return refused("ERR Client tracking is not supported in a cluster");
+    }
     let mut mode = parse_tracking(session, rest(args, 3))?;
     if !is_on {
         session.tracking = None;

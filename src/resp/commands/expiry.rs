@@ -13,7 +13,7 @@ use super::{arg, encoded, integer, is, rest};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
 use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
-use crate::resp::numbers::{ceil_ms, now_ms, to_ms};
+use crate::resp::numbers::{ceil_ms, to_ms};
 use crate::resp::refusal::{Answer, refused, refused_with};
 use crate::resp::reply::Reply;
 use crate::store::{Expiry, Ttl};
@@ -26,14 +26,14 @@ pub(super) fn set_life(
     life: Lifespan,
 ) -> Answer<()> {
     let life = match life {
-        Lifespan::Until(ms) if ms <= now_ms() => {
+        Lifespan::Until(ms) if ms <= space.now_ms() => {
             space.remove(key)?;
             space.event(EventClass::Generic, "del", key);
             return Ok(());
         }
         // All parts of a hash need the same time.
         Lifespan::For(left) if matches!(holding, Holding::Hash(_)) => {
-            Lifespan::Until(now_ms().saturating_add(ceil_ms(left)))
+            Lifespan::Until(space.now_ms().saturating_add(ceil_ms(left)))
         }
         life => life,
     };
@@ -101,7 +101,7 @@ fn expire(space: &mut Keyspace<'_>, args: &[Bytes], name: &str, unit: i64, at: b
     let condition = ExpireCondition::parse(rest(args, 3))?;
     let (key, number) = (arg(args, 1), integer(arg(args, 2))?);
     let invalid = || format!("ERR invalid expire time in '{name}' command");
-    let base = if at { 0 } else { now_ms() };
+    let base = if at { 0 } else { space.now_ms() };
     let Some(time) = number.checked_mul(unit).and_then(|ms| ms.checked_add(base)) else {
         return refused_with(invalid());
     };
@@ -158,7 +158,7 @@ fn ttl_ms(space: &Keyspace<'_>, key: &[u8]) -> Answer<i64> {
 
 /// Returns when a key expires, in milliseconds since the epoch; -1 if never, `None` if it does not
 /// exist.
-pub(super) fn expiry_ms(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<i64>> {
+pub(in crate::resp) fn expiry_ms(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<i64>> {
     if check_key(key).is_err() {
         return Ok(None);
     }

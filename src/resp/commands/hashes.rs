@@ -7,7 +7,6 @@
 use bytes::Bytes;
 
 use super::expiry::life_of;
-use super::keys::random;
 use super::{arg, integer, pairs, rest};
 use crate::resp::encoding::{FIELD_PREFIX_SIZE, HASHES_MARK, HashHeader};
 use crate::resp::events::EventClass;
@@ -24,7 +23,7 @@ pub(super) fn begin_hash(space: &mut Keyspace<'_>) -> Answer<HashHeader> {
         space.put_stored(HASHES_MARK, b"", Lifespan::Endless)?;
     }
     space.note_hashes();
-    Ok(HashHeader { id: random(), count: 0 })
+    Ok(HashHeader { id: space.draw(), count: 0 })
 }
 
 /// Puts fields, and counts the new ones. Returns how many are new.

@@ -74,7 +74,10 @@ fn section(state: &RespState, name: &str, text: &mut String) -> Answer<()> {
                 let _ = write!(text, "errorstat_{code}:count={count}\r\n");
             }
         }
-        "cluster" => lines(text, [("cluster_enabled", "0".to_owned())]),
+        "cluster" => lines(
+            text,
+            [("cluster_enabled", i64::from(state.options.shards.is_some()).to_string())],
+        ),
         "keyspace" => keyspace(state, text)?,
         _ => {}
     }
@@ -171,8 +174,8 @@ fn clients(state: &RespState, text: &mut String) {
 }
 
 fn memory(state: &RespState, text: &mut String) {
-    let keydir: u64 = state.databases.open().map(|it| it.store.stats().keydir_size).sum();
-    let size: u64 = state.databases.open().map(|it| it.store.stats().live_size).sum();
+    let keydir: u64 = state.databases.open().iter().map(|it| it.store.stats().keydir_size).sum();
+    let size: u64 = state.databases.open().iter().map(|it| it.store.stats().live_size).sum();
     lines(
         text,
         [

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{arg, encoded, help, is, rest};
+use crate::resp::chance::random;
 use crate::resp::encoding::{FIELD_PREFIX_SIZE, decode_key};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
@@ -147,14 +148,8 @@ fn random_key(store: &Bitcask) -> Answer<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// Returns a random number.
-pub(in crate::resp) fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
 /// Returns a random index below a length.
-pub(super) fn index(len: usize) -> usize {
+pub(in crate::resp) fn index(len: usize) -> usize {
     usize::try_from(random()).unwrap_or(0).checked_rem(len).unwrap_or(0)
 }
 

@@ -9,6 +9,7 @@
 pub(super) mod admin;
 pub(super) mod caching;
 pub(super) mod clients;
+pub(super) mod cluster;
 pub(super) mod conditions;
 pub(super) mod connection;
 pub(super) mod counters;

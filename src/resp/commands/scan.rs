@@ -111,7 +111,7 @@ impl<'a> ScanOptions<'a> {
 }
 
 /// Returns the reply of a scan.
-pub(super) fn page(cursor: u64, items: Vec<Reply>) -> Reply {
+pub(in crate::resp) fn page(cursor: u64, items: Vec<Reply>) -> Reply {
     Reply::Array(vec![Reply::bulk(cursor.to_string()), Reply::Array(items)])
 }
 

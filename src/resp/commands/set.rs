@@ -9,7 +9,6 @@ use super::{arg, is, rest};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
 use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
-use crate::resp::numbers::now_ms;
 use crate::resp::refusal::{Answer, NOT_AN_INTEGER, WRONG_TYPE, refused, refused_with, syntax};
 use crate::resp::reply::{OK, Reply};
 use crate::store::Ttl;
@@ -33,6 +32,10 @@ struct SetOptions<'a> {
     life: Option<(&'a Bytes, &'a [u8])>,
 }
 
+/// Maximum time to live, in milliseconds: with the time of any day before the year 3000, the sum is
+/// a number of 64 bits.
+const LIFESPAN_MAX: i64 = i64::MAX - (1 << 45);
+
 /// Parses a time to live in seconds or milliseconds, as a duration or as a time of day.
 pub(super) fn parse_lifespan(name: &str, option: &[u8], value: &[u8]) -> Answer<Lifespan> {
     let Some(number) = parse_integer(value) else { return refused(NOT_AN_INTEGER) };
@@ -46,7 +49,7 @@ pub(super) fn parse_lifespan(name: &str, option: &[u8], value: &[u8]) -> Answer<
     if is(option, "EXAT") || is(option, "PXAT") {
         return Ok(Lifespan::Until(ms));
     }
-    if ms.checked_add(now_ms()).is_none() {
+    if ms > LIFESPAN_MAX {
         return refused_with(invalid());
     }
     Ok(Lifespan::For(Duration::from_millis(u64::try_from(ms).unwrap_or(0))))

@@ -123,12 +123,13 @@ pub(super) struct CommandTable {
 
 impl CommandTable {
     fn new() -> Self {
-        let groups: [(&'static str, Vec<CommandRow>); 7] = [
+        let groups: [(&'static str, Vec<CommandRow>); 8] = [
             ("string", strings::rows()),
             ("hash", hashes::rows()),
             ("generic", keys::rows()),
             ("connection", server::connection()),
             ("server", server::server()),
+            ("cluster", server::cluster()),
             ("pubsub", server::publishing()),
             ("transactions", server::transactions()),
         ];

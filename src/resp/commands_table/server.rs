@@ -3,7 +3,7 @@
 use super::Handler::{Keys, Session};
 use super::{CommandFlags, CommandRow, NONE, SECOND};
 use crate::resp::commands::{
-    admin, caching, clients, connection, describe, info, keys, publish, transactions,
+    admin, caching, clients, cluster, connection, describe, info, keys, publish, transactions,
 };
 
 const EMPTY: CommandFlags = CommandFlags::EMPTY;
@@ -98,6 +98,25 @@ pub(super) fn server() -> Vec<CommandRow> {
         ("slowlog|len", 2, ADMIN, NONE, Session(admin::slowlog_len), "2.2.12", "Returns how many commands took long."),
         ("slowlog|reset", 2, ADMIN, NONE, Session(admin::slowlog_reset), "2.2.12", "Forgets which commands took long."),
         ("time", 1, FAST, NONE, Session(admin::time), "2.6.0", "Returns the time of day."),
+    ]
+}
+
+#[rustfmt::skip]
+pub(super) fn cluster() -> Vec<CommandRow> {
+    vec![
+        ("asking", 1, FAST, NONE, Session(cluster::asking), "3.0.0", "Accepted: no slot is on its way to another node."),
+        ("cluster", -2, BOX, NONE, Session(admin::container), "3.0.0", "Tells about the cluster."),
+        ("cluster|countkeysinslot", 3, CommandFlags::SLOW, NONE, Session(cluster::countkeysinslot), "3.0.0", "Returns the number of keys in a slot."),
+        ("cluster|getkeysinslot", 4, CommandFlags::SLOW, NONE, Session(cluster::getkeysinslot), "3.0.0", "Returns keys in a slot."),
+        ("cluster|help", 2, EMPTY, NONE, Session(cluster::help_text), "5.0.0", "Prints a help text."),
+        ("cluster|info", 2, EMPTY, NONE, Session(cluster::info), "3.0.0", "Tells how the cluster is."),
+        ("cluster|keyslot", 3, EMPTY, NONE, Session(cluster::keyslot), "3.0.0", "Returns the slot of a key."),
+        ("cluster|myid", 2, EMPTY, NONE, Session(cluster::myid), "3.0.0", "Returns the name of the node."),
+        ("cluster|nodes", 2, EMPTY, NONE, Session(cluster::nodes), "3.0.0", "Returns the nodes, with their slots."),
+        ("cluster|shards", 2, EMPTY, NONE, Session(cluster::shards), "7.0.0", "Returns the slots, with their nodes."),
+        ("cluster|slots", 2, EMPTY, NONE, Session(cluster::slots), "3.0.0", "Returns the slots, with their nodes."),
+        ("readonly", 1, FAST, NONE, Session(cluster::readonly), "3.0.0", "Lets the client read what this node has, stale or not."),
+        ("readwrite", 1, FAST, NONE, Session(cluster::readwrite), "3.0.0", "Ends the effect of READONLY."),
     ]
 }
 

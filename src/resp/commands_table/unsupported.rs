@@ -145,10 +145,7 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
         "expiries of single fields",
         &["hexpire", "hexpireat", "hpexpire", "hpexpireat", "hpersist", "hpttl", "httl"],
     ),
-    (
-        "cluster",
-        &["asking", "cluster", "readonly", "readwrite", "spublish", "ssubscribe", "sunsubscribe"],
-    ),
+    ("cluster", &["spublish", "ssubscribe", "sunsubscribe"]),
     (
         "replication in this protocol",
         &["failover", "psync", "replconf", "replicaof", "slaveof", "sync"],

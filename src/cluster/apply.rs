@@ -1,0 +1,110 @@
+//! What a node does with the entries of a group that are committed.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use super::consensus::{Answered, Answers, Consensus, Proposal, Request};
+use super::map::{ClusterMap, MapChange};
+use crate::error::{Error, Result};
+use crate::raft::{Apply, StateStore};
+use crate::resp::{ReplicatedKeys, SharedChance};
+use crate::store::Transaction;
+
+/// The key of the map in the store of its group. Stored on disk: never change.
+const MAP_KEY: &[u8] = b"\0raft.map";
+
+/// Applies the entries of one group.
+#[derive(Debug)]
+pub(crate) struct Applier {
+    /// Lock 0, only for a moment: the keys in the store of now.
+    keys: RwLock<Option<Arc<ReplicatedKeys>>>,
+    map: watch::Sender<Arc<ClusterMap>>,
+}
+
+impl Applier {
+    pub(crate) fn new() -> Self {
+        Self { keys: RwLock::default(), map: watch::Sender::default() }
+    }
+
+    /// Returns the keys, as the store of now has them. There are none before the store is open.
+    pub(crate) fn keys(&self) -> Result<Arc<ReplicatedKeys>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.ok_or(Error::ReadOnly)
+    }
+
+    /// Returns the map as of the last entry, in the group that has it.
+    pub(crate) fn map(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.map.subscribe()
+    }
+
+    fn change_map(&self, tx: &mut Transaction, change: &MapChange) -> Result<Result<(), String>> {
+        let mut map = read_map(tx.get(MAP_KEY)?.as_deref())?;
+        let changed = map.change(change);
+        if changed.is_ok() {
+            let encoded = postcard::to_stdvec(&map).map_err(|_| undecodable())?;
+            tx.put(MAP_KEY, encoded);
+        }
+        Ok(changed)
+    }
+}
+
+fn undecodable() -> Error {
+    Error::Undecodable { key: MAP_KEY.to_vec(), reason: "it is no map of a cluster".to_owned() }
+}
+
+fn read_map(stored: Option<&[u8]>) -> Result<ClusterMap> {
+    stored.map_or_else(
+        || Ok(ClusterMap::default()),
+        |bytes| postcard::from_bytes(bytes).map_err(|_| undecodable()),
+    )
+}
+
+impl Apply<Consensus> for Applier {
+    fn apply(&self, tx: &mut Transaction, proposal: &Proposal) -> Result<Answers> {
+        let keys = self.keys()?;
+        let mut chance = SharedChance::new(proposal.seed);
+        let mut answers = Vec::with_capacity(proposal.requests.len());
+        for request in &proposal.requests {
+            answers.push(match request {
+                Request::Commands(request) => {
+                    Answered::Replies(keys.apply(tx, request, &mut chance)?)
+                }
+                Request::Map(change) => Answered::Map(self.change_map(tx, change)?),
+                Request::Tick => Answered::Ticked,
+            });
+        }
+        Ok(Answers(answers))
+    }
+
+    fn without_request(&self) -> Answers {
+        Answers::default()
+    }
+
+    fn refused(&self, proposal: &Proposal, error: &Error) -> Answers {
+        let refused = |_| Answered::Refused(error.to_string());
+        Answers(proposal.requests.iter().map(refused).collect())
+    }
+
+    fn time(&self, proposal: &Proposal) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(proposal.time))
+    }
+
+    fn opened(&self, store: &Arc<StateStore>) -> Result<()> {
+        let map = read_map(store.get(MAP_KEY)?.as_deref())?;
+        let keys = ReplicatedKeys::new(store.shared(), Arc::clone(store))?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        self.map.send_replace(Arc::new(map));
+        Ok(())
+    }
+
+    fn applied(&self, store: &StateStore, proposal: &Proposal) {
+        let is_map = |request: &Request| matches!(request, Request::Map(_));
+        if proposal.requests.iter().any(is_map)
+            && let Ok(map) = store.get(MAP_KEY).and_then(|stored| read_map(stored.as_deref()))
+        {
+            self.map.send_replace(Arc::new(map));
+        }
+    }
+}

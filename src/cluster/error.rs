@@ -1,0 +1,43 @@
+//! Why a cluster does not do what it was asked for.
+
+use crate::error::Error;
+
+/// A failure of a cluster, or of one of its groups.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// Nothing was done: another node leads the group, or none that this one knows.
+    #[error("{}", shown_leader(*leader))]
+    NotLeader {
+        /// The number of the node that leads.
+        leader: Option<u64>,
+    },
+    /// Nothing was done, since too many requests are waiting.
+    #[error("too many requests are waiting at this node")]
+    Busy,
+    /// The request may take effect or not, now or later. Look before you repeat it.
+    #[error(
+        "the group lost its leader or its majority before the request was committed; it may or may \
+         not take effect"
+    )]
+    Unknown,
+    /// Nothing was done, and the same request will be refused again.
+    #[error("{0}")]
+    Refused(String),
+    /// The node cannot go on.
+    #[error("this node does not take part: {0}")]
+    Stopped(String),
+}
+
+fn shown_leader(leader: Option<u64>) -> String {
+    match leader {
+        Some(leader) => format!("node {leader} leads this group"),
+        None => "no node leads this group at the moment".to_owned(),
+    }
+}
+
+impl From<Error> for ClusterError {
+    fn from(error: Error) -> Self {
+        Self::Stopped(error.to_string())
+    }
+}

@@ -1,0 +1,175 @@
+//! One group of a node: its part of the log, its state, and the way for clients into both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::error::{ClientWriteError, Fatal, RaftError};
+use openraft::{BasicNode, Raft, RaftMetrics, SnapshotPolicy};
+use tokio::sync::{mpsc, oneshot};
+
+use super::apply::Applier;
+use super::consensus::{Answered, Consensus, Request};
+use super::error::ClusterError;
+use super::map::ClusterMap;
+use super::network::{PeerNetwork, Transport};
+use super::options::ClusterOptions;
+use super::proposer::{self, WaitingRequest};
+use super::read_index::{self, WaitingRead};
+use crate::raft::{LogStore, StateMachine};
+use crate::resp::ReplicatedKeys;
+
+/// Maximum number of requests, and of reads, that wait at a group. Others are refused at once.
+const WAITING_MAX: usize = 4096;
+/// Time after which a client is told that the group does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What openraft says of a group.
+pub(crate) type GroupMetrics = RaftMetrics<u64, BasicNode>;
+
+/// A group, on one of its nodes.
+pub(crate) struct Group {
+    pub(crate) number: u64,
+    pub(crate) raft: Raft<Consensus>,
+    state: StateMachine<Consensus, Applier>,
+    writes: mpsc::Sender<WaitingRequest>,
+    reads: mpsc::Sender<WaitingRead>,
+}
+
+/// How often and when things happen in all groups, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) heartbeat: u64,
+    pub(crate) election: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { heartbeat: 100, election: 1000 }
+    }
+}
+
+impl Timing {
+    fn config(self) -> openraft::Config {
+        openraft::Config {
+            heartbeat_interval: self.heartbeat,
+            election_timeout_min: self.election,
+            election_timeout_max: self.election * 2,
+            install_snapshot_timeout: 60_000,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(20_000),
+            replication_lag_threshold: 40_000,
+            max_in_snapshot_log_to_keep: 10_000,
+            max_payload_entries: 300,
+            ..openraft::Config::default()
+        }
+    }
+}
+
+impl Group {
+    /// Opens a group. It takes part in its consensus from now on, if it has been initialized or
+    /// added to one.
+    pub(crate) async fn start<T: Transport>(
+        options: &ClusterOptions,
+        number: u64,
+        log: LogStore<Consensus>,
+        network: PeerNetwork<T>,
+    ) -> Result<Arc<Self>, ClusterError> {
+        let (id, path) = (options.id, options.dir.join(format!("group-{number}")));
+        let state = StateMachine::open(path, options.store.clone(), Applier::new())?;
+        let log = log.purging_after(&state);
+        let config = options.timing.config().validate().map_err(|error| stopped(&error))?;
+        let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
+        let raft = raft.map_err(|error| stopped(&error))?;
+        let (writes, waiting) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(proposer::run(raft.clone(), waiting));
+        let (reads, waiting) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
+        Ok(Arc::new(Self { number, raft, state, writes, reads }))
+    }
+
+    pub(crate) fn metrics(&self) -> GroupMetrics {
+        self.raft.metrics().borrow().clone()
+    }
+
+    /// Returns the leader that this node knows.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow().current_leader
+    }
+
+    /// Returns the keys, as they are on this node.
+    pub(crate) fn keys(&self) -> Result<Arc<ReplicatedKeys>, ClusterError> {
+        Ok(self.state.application().keys()?)
+    }
+
+    /// Returns the map, if this is the group that has it.
+    pub(crate) fn map(&self) -> Arc<ClusterMap> {
+        Arc::clone(&self.state.application().map().borrow())
+    }
+
+    pub(crate) fn state(&self) -> &StateMachine<Consensus, Applier> {
+        &self.state
+    }
+
+    /// Has a request applied, and returns the answer. It is durable on a majority of the nodes by
+    /// then.
+    pub(crate) async fn write(&self, request: Request) -> Result<Answered, ClusterError> {
+        self.must_lead()?;
+        let (done, answer) = oneshot::channel();
+        let waiting = WaitingRequest { request, done };
+        self.writes.try_send(waiting).map_err(|_| ClusterError::Busy)?;
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ClusterError::Stopped("the node is stopping".to_owned())),
+            Err(_) => Err(ClusterError::Unknown),
+        }
+    }
+
+    /// Waits until this node has applied everything that was acknowledged before this call. What is
+    /// read afterwards is not stale.
+    pub(crate) async fn read_index(&self) -> Result<(), ClusterError> {
+        self.must_lead()?;
+        let (done, answer) = oneshot::channel();
+        self.reads.try_send(done).map_err(|_| ClusterError::Busy)?;
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ClusterError::Stopped("the node is stopping".to_owned())),
+            Err(_) => Err(ClusterError::NotLeader { leader: None }),
+        }
+    }
+
+    /// Refuses what this node would only refuse later, when it is not clear any more whether
+    /// anything was done.
+    fn must_lead(&self) -> Result<(), ClusterError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        if let Err(fatal) = &metrics.running_state {
+            return Err(stopped(fatal));
+        }
+        match metrics.current_leader {
+            Some(leader) if leader == metrics.id => Ok(()),
+            leader => Err(ClusterError::NotLeader { leader }),
+        }
+    }
+
+    pub(crate) async fn stop(&self) {
+        // A task that has panicked has ended too.
+        drop(self.raft.shutdown().await);
+    }
+}
+
+pub(super) fn stopped(error: &impl std::fmt::Display) -> ClusterError {
+    ClusterError::Stopped(error.to_string())
+}
+
+/// Returns what an error of a write means for those who wait for it.
+pub(super) fn failed_write(
+    error: &RaftError<u64, ClientWriteError<u64, BasicNode>>,
+) -> ClusterError {
+    match error {
+        // openraft says the same of entries that it had appended before it lost the lead, and these
+        // may still be committed.
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => ClusterError::Unknown,
+        RaftError::APIError(error) => ClusterError::Refused(error.to_string()),
+        RaftError::Fatal(Fatal::Stopped) => ClusterError::Unknown,
+        RaftError::Fatal(fatal) => stopped(fatal),
+    }
+}

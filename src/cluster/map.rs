@@ -1,0 +1,131 @@
+//! The map of a cluster: its nodes, and which group has which slots. It is the state of group 0.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::resp::SLOT_COUNT;
+
+/// Number of the group that holds the map. The shards are the groups from 1 on.
+pub(crate) const MAP_GROUP: u64 = 0;
+
+/// Maximum number of shards.
+pub(crate) const SHARDS_MAX: u16 = 1024;
+
+/// Where a node can be reached: each as `host:port`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeAddresses {
+    /// By the other nodes.
+    pub(crate) cluster: String,
+    /// By clients of Redis.
+    pub(crate) redis: String,
+    /// By clients of HTTP.
+    pub(crate) http: String,
+}
+
+/// The nodes, and the shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClusterMap {
+    /// Number of changes so far.
+    pub(crate) epoch: u64,
+    pub(crate) nodes: BTreeMap<u64, NodeAddresses>,
+    /// Number of shards. It never changes.
+    pub(crate) shards: u16,
+}
+
+/// A change of the map.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum MapChange {
+    /// Sets the number of shards, once.
+    Create {
+        shards: u16,
+    },
+    /// Adds a node, or changes its addresses.
+    PutNode {
+        id: u64,
+        addresses: NodeAddresses,
+    },
+    RemoveNode {
+        id: u64,
+    },
+}
+
+impl ClusterMap {
+    /// Makes a change, or says why it is refused.
+    pub(crate) fn change(&mut self, change: &MapChange) -> Result<(), String> {
+        match change {
+            MapChange::Create { shards } if self.shards == 0 => self.shards = *shards,
+            MapChange::Create { shards } if self.shards == *shards => return Ok(()),
+            MapChange::Create { .. } => {
+                return Err(format!("the cluster has {} shards already", self.shards));
+            }
+            MapChange::PutNode { id, addresses } => {
+                if self.nodes.get(id) == Some(addresses) {
+                    return Ok(());
+                }
+                self.nodes.insert(*id, addresses.clone());
+            }
+            MapChange::RemoveNode { id } => {
+                if self.nodes.remove(id).is_none() {
+                    return Ok(());
+                }
+            }
+        }
+        self.epoch += 1;
+        Ok(())
+    }
+
+    /// Returns the group of a slot.
+    pub(crate) fn group_of(&self, slot: u16) -> u64 {
+        (u64::from(slot) * u64::from(self.shards)) / u64::from(SLOT_COUNT) + 1
+    }
+
+    /// Returns the slots of a shard's group.
+    pub(crate) fn slots_of(&self, group: u64) -> RangeInclusive<u16> {
+        let shards = u64::from(self.shards.max(1));
+        let first = |shard: u64| (shard * u64::from(SLOT_COUNT)).div_ceil(shards);
+        let to_slot = |slot: u64| u16::try_from(slot).unwrap_or(SLOT_COUNT);
+        let shard = group.saturating_sub(1);
+        to_slot(first(shard))..=to_slot(first(shard + 1).saturating_sub(1))
+    }
+
+    /// Returns the groups of all shards.
+    pub(crate) fn groups(&self) -> RangeInclusive<u64> {
+        1..=u64::from(self.shards)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_belongs_to_one_group() {
+        for shards in [1, 2, 3, 5, 16, 1000, SHARDS_MAX] {
+            let map = ClusterMap { shards, ..ClusterMap::default() };
+            let mut next = 0;
+            for group in map.groups() {
+                let slots = map.slots_of(group);
+                assert_eq!(*slots.start(), next);
+                next = *slots.end() + 1;
+                assert!(slots.into_iter().all(|slot| map.group_of(slot) == group));
+            }
+            assert_eq!(next, SLOT_COUNT);
+        }
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_leaves_the_epoch() {
+        let mut map = ClusterMap::default();
+        let put = MapChange::PutNode { id: 1, addresses: NodeAddresses::default() };
+        for change in [MapChange::Create { shards: 3 }, put, MapChange::RemoveNode { id: 1 }] {
+            map.change(&change).unwrap();
+            let epoch = map.epoch;
+            map.change(&change).unwrap();
+            assert_eq!(map.epoch, epoch);
+        }
+        assert!(map.change(&MapChange::Create { shards: 4 }).is_err());
+        assert_eq!(map.epoch, 3);
+    }
+}

@@ -1,0 +1,258 @@
+//! Founding a cluster, joining it, leaving it, and handing the lead over.
+//!
+//! - Each node takes part in all groups. So a node joins group by group, and then the map names it;
+//!   and it leaves in the same order. A join that was interrupted is repeated, and goes on.
+//! - A node is added as a learner first, and votes once it has caught up.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::error::{ClientWriteError, RaftError};
+use openraft::{BasicNode, ChangeMembers};
+
+use super::consensus::{Answered, Request};
+use super::error::ClusterError;
+use super::group::{Group, stopped};
+use super::identity::Identity;
+use super::map::{MAP_GROUP, MapChange};
+use super::network::Transport;
+use super::network::messages::{PeerAnswer, PeerRequest};
+use super::node::{Node, check_shards};
+
+/// Time for one step of a change of the members. A new node may have to receive a snapshot.
+const STEP_TIME: Duration = Duration::from_secs(600);
+/// How long to wait before a leader is asked for again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often a leader is asked for.
+const ATTEMPTS: usize = 150;
+
+impl<T: Transport> Node<T> {
+    /// Founds a cluster of this node alone. Does nothing if that was done.
+    pub(crate) async fn init(self: &Arc<Self>, shards: u16) -> Result<(), ClusterError> {
+        check_shards(shards)?;
+        let turn = self.founding.lock().await;
+        let identity = match self.identity() {
+            Some(identity) if identity.shards == shards => identity,
+            Some(_) => return refused("this node belongs to a cluster already"),
+            None => {
+                let cluster = uuid::Uuid::new_v4().as_u128();
+                let identity = Identity { node: self.options.id, cluster, shards };
+                identity.write(&self.options.dir)?;
+                self.open_groups(identity).await?;
+                identity
+            }
+        };
+        let me = BasicNode::new(&self.options.addresses.cluster);
+        for group in self.all_groups() {
+            if !group.raft.is_initialized().await.map_err(|error| stopped(&error))? {
+                let members = [(identity.node, me.clone())].into();
+                let initialized: Result<(), _> =
+                    group.raft.initialize::<std::collections::BTreeMap<_, _>>(members).await;
+                initialized.map_err(|error| stopped(&error))?;
+            }
+        }
+        drop(turn);
+        self.at_leader(MAP_GROUP, || PeerRequest::GetMap).await?;
+        self.change_map_patiently(MapChange::Create { shards }).await?;
+        let (id, addresses) = (self.options.id, self.options.addresses.clone());
+        self.change_map_patiently(MapChange::PutNode { id, addresses }).await
+    }
+
+    /// Joins the cluster that the node at an address belongs to.
+    pub(crate) async fn join(self: &Arc<Self>, address: &str) -> Result<(), ClusterError> {
+        let turn = self.founding.lock().await;
+        let mut seed = self.network(MAP_GROUP).connection(address);
+        let known = seed.ask(&PeerRequest::GetMap, STEP_TIME).await.map_err(|it| stopped(&it))?;
+        let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
+        let identity =
+            Identity { node: self.options.id, cluster: known.cluster, shards: known.map.shards };
+        match self.identity() {
+            Some(mine) if mine != identity => {
+                return refused("this node belongs to another cluster");
+            }
+            Some(_) => {}
+            None => {
+                let taken = known.map.nodes.get(&identity.node);
+                if taken.is_some_and(|taken| *taken != self.options.addresses) {
+                    return refused("the cluster has a node with this number");
+                }
+                identity.write(&self.options.dir)?;
+                self.open_groups(identity).await?;
+            }
+        }
+        drop(turn);
+        let (id, addresses) = (identity.node, self.options.addresses.clone());
+        for group in MAP_GROUP..=u64::from(identity.shards) {
+            let me = addresses.cluster.clone();
+            let add = || PeerRequest::AddMember { id, address: me.clone() };
+            self.at_leader_from(group, Some(address), add).await?;
+        }
+        let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
+        self.at_leader_from(MAP_GROUP, Some(address), put).await.map(drop)
+    }
+
+    /// Removes a node from all groups, and from the map.
+    pub(crate) async fn remove(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
+        for group in self.all_groups() {
+            self.at_leader(group.number, || PeerRequest::RemoveMember { id }).await?;
+        }
+        self.at_leader(MAP_GROUP, || PeerRequest::RemoveNode { id }).await.map(drop)
+    }
+
+    /// Changes the map, on the leader of its group.
+    pub(super) async fn change_map(&self, change: MapChange) -> Result<(), ClusterError> {
+        let Some(group) = self.group(MAP_GROUP) else {
+            return refused("this node belongs to no cluster");
+        };
+        match group.write(Request::Map(change)).await? {
+            Answered::Map(Ok(())) => Ok(()),
+            Answered::Map(Err(reason)) | Answered::Refused(reason) => {
+                Err(ClusterError::Refused(reason))
+            }
+            _ => refused("the answer is not that to a change of the map"),
+        }
+    }
+
+    async fn change_map_patiently(&self, change: MapChange) -> Result<(), ClusterError> {
+        let mut left = ATTEMPTS;
+        loop {
+            match self.change_map(change.clone()).await {
+                Err(ClusterError::NotLeader { .. }) if left > 0 => left -= 1,
+                changed => return changed,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Has the leader of a group do something.
+    pub(crate) async fn at_leader(
+        self: &Arc<Self>,
+        group: u64,
+        request: impl Fn() -> PeerRequest,
+    ) -> Result<PeerAnswer, ClusterError> {
+        self.at_leader_from(group, None, request).await
+    }
+
+    /// Does the same, and asks the node at an address who leads, as long as this one does not know.
+    async fn at_leader_from(
+        self: &Arc<Self>,
+        number: u64,
+        seed: Option<&str>,
+        request: impl Fn() -> PeerRequest,
+    ) -> Result<PeerAnswer, ClusterError> {
+        let mine = &self.options.addresses.cluster;
+        let known = self.group(number).and_then(|group| group.leader());
+        let known = known.and_then(|leader| self.address_of(leader));
+        let mut next = known.or_else(|| seed.map(str::to_owned));
+        let mut last = ClusterError::NotLeader { leader: None };
+        for _ in 0..ATTEMPTS {
+            let address = next.take().or_else(|| seed.map(str::to_owned));
+            let address = address.unwrap_or_else(|| mine.clone());
+            let mut connection = self.network(number).connection(&address);
+            match connection.ask(&request(), STEP_TIME).await {
+                Ok(PeerAnswer::AskLeader { leader, address }) => {
+                    next = address;
+                    last = ClusterError::NotLeader { leader };
+                }
+                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = stopped(&error),
+            }
+            if next.is_none() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Err(last)
+    }
+}
+
+fn refused<T>(reason: &str) -> Result<T, ClusterError> {
+    Err(ClusterError::Refused(reason.to_owned()))
+}
+
+impl Group {
+    /// Makes a node a voter, once it has the log. Waits for that.
+    pub(super) async fn add_member(&self, id: u64, address: &str) -> Result<(), ClusterError> {
+        let node = BasicNode::new(address);
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let is_voter = membership.voter_ids().any(|voter| voter == id);
+        if is_voter && membership.get_node(&id) == Some(&node) {
+            return Ok(());
+        }
+        if is_voter {
+            return refused("the group has another node with this number");
+        }
+        changed(self.raft.add_learner(id, node, true).await)?;
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        changed(self.raft.change_membership(change, false).await)
+    }
+
+    /// Takes a node out of the group.
+    pub(super) async fn remove_member(&self, id: u64) -> Result<(), ClusterError> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        if membership.get_node(&id).is_none() {
+            return Ok(());
+        }
+        let voters: BTreeSet<u64> = membership.voter_ids().filter(|voter| *voter != id).collect();
+        if voters.is_empty() {
+            return refused("the last node of a cluster cannot be removed");
+        }
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        changed(self.raft.change_membership(change, false).await)
+    }
+
+    /// Has the group elect this node.
+    pub(super) async fn lead<T: Transport>(&self, node: &Arc<Node<T>>) -> Result<(), ClusterError> {
+        let me = node.options.id;
+        for _ in 0..ATTEMPTS {
+            match self.leader() {
+                Some(leader) if leader == me => return Ok(()),
+                // The others elect nobody as long as they hear of a leader.
+                Some(_) => drop(node.at_leader(self.number, || PeerRequest::Yield).await?),
+                None => {}
+            }
+            self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(ClusterError::NotLeader { leader: self.leader() })
+    }
+
+    /// Keeps quiet as a leader, until the others may elect another one.
+    pub(super) async fn yield_lead(&self) -> Result<(), ClusterError> {
+        let metrics = self.metrics();
+        if metrics.current_leader != Some(metrics.id) {
+            return Err(ClusterError::NotLeader { leader: metrics.current_leader });
+        }
+        let quiet = Duration::from_millis(self.raft.config().election_timeout_max * 2);
+        self.raft.runtime_config().heartbeat(false);
+        let raft = self.raft.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(quiet).await;
+            raft.runtime_config().heartbeat(true);
+        });
+        tokio::time::sleep(quiet / 2).await;
+        Ok(())
+    }
+
+    /// Builds a snapshot, after which openraft purges the log before it.
+    pub(super) async fn build_snapshot(&self) -> Result<(), ClusterError> {
+        self.raft.trigger().snapshot().await.map_err(|error| stopped(&error))
+    }
+}
+
+type Changed<R> = Result<R, RaftError<u64, ClientWriteError<u64, BasicNode>>>;
+
+/// Returns what the result of a change of the members means.
+fn changed<R>(changed: Changed<R>) -> Result<(), ClusterError> {
+    match changed {
+        Ok(_) => Ok(()),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(other))) => {
+            Err(ClusterError::NotLeader { leader: other.leader_id })
+        }
+        Err(RaftError::APIError(error)) => Err(ClusterError::Refused(error.to_string())),
+        Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+    }
+}

@@ -1,0 +1,31 @@
+//! Several nodes that hold the same keys, with the feature `cluster`.
+//!
+//! Consensus is [openraft](https://docs.rs/openraft/0.9)'s, and clients find their way by the Redis
+//! Cluster protocol. The page `docs/cluster.md` of the repository says what a cluster promises, and
+//! how it is run.
+
+// - `node` has the groups of a node and answers the others, `membership` changes who belongs to
+//   them. `network` is what goes over the wire.
+// - A group has `consensus`, what is replicated; `apply`, what it does; `proposer` and `read_index`,
+//   how clients' writes and reads get in.
+// - `map` says which group has which slots.
+
+mod apply;
+mod consensus;
+mod error;
+mod group;
+mod identity;
+mod map;
+mod membership;
+mod network;
+mod node;
+mod options;
+mod proposer;
+mod read_index;
+mod running;
+mod shards;
+mod status;
+
+pub use error::ClusterError;
+pub use options::ClusterOptions;
+pub use running::ClusterNode;

@@ -1,0 +1,226 @@
+//! Asks other nodes.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::{Method, Request, StatusCode};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use openraft::error::{
+    Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{
+    BasicNode, ErrorSubject, ErrorVerb, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot,
+    StorageError, StorageIOError, Vote,
+};
+
+use super::messages::{MESSAGE_SIZE_MAX, PIECE_SIZE, PeerAnswer, PeerRequest};
+use super::transport::Transport;
+use crate::cluster::consensus::Consensus;
+use crate::raft::SnapshotFiles;
+
+/// Time for one piece of a snapshot.
+const PIECE_TIME: Duration = Duration::from_secs(30);
+/// Time to install a snapshot that has arrived.
+const INSTALL_TIME: Duration = Duration::from_secs(300);
+
+/// The way to the other nodes of a group.
+#[derive(Clone)]
+pub(crate) struct PeerNetwork<T> {
+    pub(crate) transport: T,
+    pub(crate) group: u64,
+    pub(crate) secret: Arc<str>,
+}
+
+/// A connection to another node, which is made when it is needed.
+pub(crate) struct PeerConnection<T> {
+    network: PeerNetwork<T>,
+    address: String,
+    sender: Option<SendRequest<Body>>,
+}
+
+impl<T> fmt::Debug for PeerNetwork<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerNetwork").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> PeerNetwork<T> {
+    pub(crate) fn connection(&self, address: &str) -> PeerConnection<T> {
+        PeerConnection { network: self.clone(), address: address.to_owned(), sender: None }
+    }
+}
+
+impl<T: Transport> PeerConnection<T> {
+    /// Asks the node. A connection on which something has failed is not used again.
+    pub(crate) async fn ask(
+        &mut self,
+        request: &PeerRequest,
+        time: Duration,
+    ) -> io::Result<PeerAnswer> {
+        let asked = tokio::time::timeout(time, self.ask_patiently(request)).await;
+        let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if asked.is_err() {
+            self.sender = None;
+        }
+        asked
+    }
+
+    async fn ask_patiently(&mut self, request: &PeerRequest) -> io::Result<PeerAnswer> {
+        let body = postcard::to_stdvec(request).map_err(io::Error::other)?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("/peer/{}", self.network.group))
+            .header(HOST, "bitcask")
+            .header(AUTHORIZATION, format!("Bearer {}", self.network.secret))
+            .body(Body::from(body))
+            .map_err(io::Error::other)?;
+        let mut sender = match self.sender.take().filter(|sender| !sender.is_closed()) {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        sender.ready().await.map_err(io::Error::other)?;
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = response.status();
+        let body = axum::body::to_bytes(Body::new(response.into_body()), MESSAGE_SIZE_MAX).await;
+        let body = body.map_err(io::Error::other)?;
+        if status != StatusCode::OK {
+            let reason = String::from_utf8_lossy(&body).into_owned();
+            return Err(io::Error::other(format!("{} answers {status}: {reason}", self.address)));
+        }
+        self.sender = Some(sender);
+        postcard::from_bytes(&body).map_err(io::Error::other)
+    }
+
+    async fn connect(&self) -> io::Result<SendRequest<Body>> {
+        let stream = self.network.transport.connect(&self.address).await?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // It ends with the sender, or when the other node is gone. The sender then reports that.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+
+    /// Sends all files of a snapshot, and has it installed.
+    async fn send_snapshot(
+        &mut self,
+        vote: Vote<u64>,
+        sent: &Snapshot<Consensus>,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<Consensus, Fatal<u64>>> {
+        let begun = self.ask(&PeerRequest::BeginSnapshot, PIECE_TIME).await.map_err(network)?;
+        let PeerAnswer::SnapshotBegun(snapshot) = begun else { return Err(network(odd(&begun))) };
+        let files = sent.snapshot.files().map_err(unreadable)?;
+        for file in files {
+            let mut offset = 0;
+            while offset < file.size {
+                let bytes = piece(&sent.snapshot, &file.name, offset).map_err(unreadable)?;
+                let size = bytes.len() as u64;
+                if size == 0 {
+                    break;
+                }
+                let name = file.name.clone();
+                let put = PeerRequest::PutPiece { snapshot, name, offset, bytes: bytes.into() };
+                let put = self.ask(&put, PIECE_TIME).await.map_err(network)?;
+                let PeerAnswer::Done = put else { return Err(network(odd(&put))) };
+                offset += size;
+            }
+        }
+        let meta = sent.meta.clone();
+        let install = PeerRequest::InstallSnapshot { snapshot, vote, meta };
+        match self.ask(&install, INSTALL_TIME).await.map_err(network)? {
+            PeerAnswer::SnapshotInstalled(response) => Ok(response),
+            other => Err(network(odd(&other))),
+        }
+    }
+}
+
+/// Reads a piece of a file.
+fn piece(files: &SnapshotFiles, name: &str, offset: u64) -> crate::Result<Vec<u8>> {
+    let mut bytes = vec![0; PIECE_SIZE];
+    let size = files.read(name, offset, &mut bytes)?;
+    bytes.truncate(size);
+    Ok(bytes)
+}
+
+fn unreadable(error: crate::Error) -> StreamingError<Consensus, Fatal<u64>> {
+    let cause = StorageIOError::new(
+        ErrorSubject::Snapshot(None),
+        ErrorVerb::Read,
+        openraft::AnyError::new(&error),
+    );
+    StreamingError::StorageError(StorageError::IO { source: cause })
+}
+
+fn network(error: io::Error) -> StreamingError<Consensus, Fatal<u64>> {
+    StreamingError::Network(NetworkError::new(&error))
+}
+
+/// Returns the error for an answer that is none to the question.
+fn odd(answer: &PeerAnswer) -> io::Error {
+    match answer {
+        PeerAnswer::Failed(reason) => io::Error::other(reason.clone()),
+        answer => io::Error::other(format!("the answer is {answer:?}")),
+    }
+}
+
+type Failed = RPCError<u64, BasicNode, RaftError<u64>>;
+
+/// openraft waits longer before it asks a node again that it cannot reach.
+fn unreachable(error: &io::Error) -> Failed {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+impl<T: Transport> RaftNetworkFactory<Consensus> for PeerNetwork<T> {
+    type Network = PeerConnection<T>;
+
+    async fn new_client(&mut self, _target: u64, node: &BasicNode) -> PeerConnection<T> {
+        self.connection(&node.addr)
+    }
+}
+
+impl<T: Transport> RaftNetwork<Consensus> for PeerConnection<T> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Consensus>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failed> {
+        match self.ask(&PeerRequest::Append(rpc), option.hard_ttl()).await {
+            Ok(PeerAnswer::Appended(response)) => Ok(response),
+            Ok(other) => Err(unreachable(&odd(&other))),
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, Failed> {
+        match self.ask(&PeerRequest::Vote(rpc), option.hard_ttl()).await {
+            Ok(PeerAnswer::Voted(response)) => Ok(response),
+            Ok(other) => Err(unreachable(&odd(&other))),
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote<u64>,
+        snapshot: Snapshot<Consensus>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<Consensus, Fatal<u64>>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, &snapshot) => sent,
+        }
+    }
+}

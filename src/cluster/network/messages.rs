@@ -1,0 +1,96 @@
+//! What nodes say to each other.
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, SnapshotMeta, Vote};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::consensus::Consensus;
+use crate::cluster::map::{ClusterMap, NodeAddresses};
+use crate::cluster::status::NodeStatus;
+
+/// Size of a piece of a file of a snapshot, in bytes.
+pub(crate) const PIECE_SIZE: usize = 1 << 20;
+
+/// Maximum size of a message, in bytes. It is above that of the largest entry.
+pub(crate) const MESSAGE_SIZE_MAX: usize = 512 << 20;
+
+/// A request of one node, or of an administrator, to another node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum PeerRequest {
+    /// A request of Raft, to a group.
+    Append(AppendEntriesRequest<Consensus>),
+    Vote(VoteRequest<u64>),
+    /// Begins to send a snapshot.
+    BeginSnapshot,
+    PutPiece {
+        snapshot: u64,
+        name: String,
+        offset: u64,
+        bytes: Bytes,
+    },
+    InstallSnapshot {
+        snapshot: u64,
+        vote: Vote<u64>,
+        meta: SnapshotMeta<u64, BasicNode>,
+    },
+    /// Founds a cluster of this node alone.
+    Init {
+        shards: u16,
+    },
+    /// Has this node join the cluster of another one.
+    Join {
+        address: String,
+    },
+    GetMap,
+    /// Changes the map; to the leader of its group.
+    PutNode {
+        id: u64,
+        addresses: NodeAddresses,
+    },
+    RemoveNode {
+        id: u64,
+    },
+    /// Makes a node a member of a group; to the leader of the group.
+    AddMember {
+        id: u64,
+        address: String,
+    },
+    RemoveMember {
+        id: u64,
+    },
+    /// Makes this node the leader of the group.
+    Lead,
+    /// Lets others become the leader of the group, for a moment.
+    Yield,
+    /// Builds a snapshot of the group, and purges its log.
+    BuildSnapshot,
+    Status,
+}
+
+/// The cluster as a node knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KnownCluster {
+    pub(crate) cluster: u128,
+    pub(crate) map: ClusterMap,
+}
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum PeerAnswer {
+    Appended(AppendEntriesResponse<u64>),
+    Voted(VoteResponse<u64>),
+    SnapshotBegun(u64),
+    SnapshotInstalled(SnapshotResponse<u64>),
+    Cluster(KnownCluster),
+    Status(NodeStatus),
+    Done,
+    /// Another node leads the group.
+    AskLeader {
+        leader: Option<u64>,
+        address: Option<String>,
+    },
+    Failed(String),
+}

@@ -1,0 +1,281 @@
+//! One node: its groups, and what it answers to the others.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::error::ClusterError;
+use super::group::{Group, stopped};
+use super::identity::Identity;
+use super::map::{ClusterMap, MAP_GROUP, SHARDS_MAX};
+use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest};
+use super::network::server::Peer;
+use super::network::{PeerNetwork, Transport};
+use super::options::ClusterOptions;
+use super::status::{GroupStatus, NodeStatus};
+use crate::raft::{LogStore, SnapshotFiles};
+
+/// A node, whatever its connections are made of.
+pub(crate) struct Node<T> {
+    pub(crate) options: ClusterOptions,
+    pub(crate) transport: T,
+    groups: Mutex<NodeGroups>,
+    /// Lock 0, before the groups: the turn to found or to join a cluster.
+    pub(super) founding: AsyncMutex<()>,
+    /// Snapshots that are being received, by group. A new one replaces the one before.
+    receiving: Mutex<BTreeMap<u64, (u64, SnapshotFiles)>>,
+    next_snapshot: AtomicU64,
+}
+
+/// The groups that this node takes part in.
+#[derive(Default)]
+struct NodeGroups {
+    identity: Option<Identity>,
+    groups: BTreeMap<u64, Arc<Group>>,
+}
+
+impl<T: Transport> Node<T> {
+    /// Opens the groups of a node, if it belongs to a cluster already.
+    pub(crate) async fn start(
+        mut options: ClusterOptions,
+        transport: T,
+    ) -> Result<Arc<Self>, ClusterError> {
+        if options.addresses.cluster.is_empty() {
+            options.addresses.cluster.clone_from(&options.listen);
+        }
+        std::fs::create_dir_all(&options.dir).map_err(|error| stopped(&error))?;
+        let node = Self {
+            options,
+            transport,
+            groups: Mutex::default(),
+            founding: AsyncMutex::default(),
+            receiving: Mutex::default(),
+            next_snapshot: AtomicU64::new(1),
+        };
+        let node = Arc::new(node);
+        if let Some(identity) = Identity::read(&node.options.dir)? {
+            if identity.node != node.options.id {
+                let (path, found) = (node.options.dir.display(), identity.node);
+                return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
+            }
+            node.open_groups(identity).await?;
+        }
+        Ok(node)
+    }
+
+    /// Opens all groups of a cluster. The caller has the turn, or nobody else has the node.
+    pub(super) async fn open_groups(&self, identity: Identity) -> Result<(), ClusterError> {
+        if self.identity().is_some() {
+            return Ok(());
+        }
+        let log = LogStore::open(self.options.dir.join("log"), self.options.store.clone())?;
+        let mut groups = BTreeMap::new();
+        for number in MAP_GROUP..=u64::from(identity.shards) {
+            let log = if number == MAP_GROUP { log.clone() } else { log.group(number)? };
+            let group = Group::start(&self.options, number, log, self.network(number)).await?;
+            groups.insert(number, group);
+        }
+        *self.groups() = NodeGroups { identity: Some(identity), groups };
+        Ok(())
+    }
+
+    pub(super) fn network(&self, group: u64) -> PeerNetwork<T> {
+        let (transport, secret) = (self.transport.clone(), Arc::clone(&self.options.secret));
+        PeerNetwork { transport, group, secret }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, NodeGroups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.groups().identity
+    }
+
+    pub(crate) fn group(&self, number: u64) -> Option<Arc<Group>> {
+        self.groups().groups.get(&number).cloned()
+    }
+
+    pub(crate) fn all_groups(&self) -> Vec<Arc<Group>> {
+        self.groups().groups.values().cloned().collect()
+    }
+
+    /// Returns the map as this node knows it. It may be of some time ago.
+    pub(crate) fn map(&self) -> Arc<ClusterMap> {
+        let group = self.group(MAP_GROUP);
+        group.map(|group| group.map()).unwrap_or_default()
+    }
+
+    pub(super) fn known(&self) -> Option<KnownCluster> {
+        let identity = self.identity()?;
+        let map = ClusterMap { shards: identity.shards, ..(*self.map()).clone() };
+        Some(KnownCluster { cluster: identity.cluster, map })
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        let groups = self.all_groups();
+        let groups = groups.iter().map(|group| GroupStatus::of(group)).collect();
+        NodeStatus { id: self.options.id, cluster: self.known(), groups }
+    }
+
+    /// Ends all groups. What was acknowledged is durable.
+    pub(crate) async fn stop(&self) {
+        let groups = std::mem::take(&mut *self.groups()).groups;
+        for group in groups.values() {
+            group.stop().await;
+        }
+    }
+
+    /// Returns the answer for a request that only the leader of a group can fulfil.
+    fn failed(&self, failure: &ClusterError) -> PeerAnswer {
+        match failure {
+            ClusterError::NotLeader { leader } => {
+                let address = leader.and_then(|leader| self.address_of(leader));
+                PeerAnswer::AskLeader { leader: *leader, address }
+            }
+            failure => PeerAnswer::Failed(failure.to_string()),
+        }
+    }
+
+    /// Returns where the others reach a node, as the map or the members of a group say.
+    pub(super) fn address_of(&self, node: u64) -> Option<String> {
+        if let Some(addresses) = self.map().nodes.get(&node) {
+            return Some(addresses.cluster.clone());
+        }
+        self.all_groups().iter().find_map(|group| {
+            let metrics = group.metrics();
+            let found = metrics.membership_config.membership().get_node(&node).cloned();
+            found.map(|found| found.addr)
+        })
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, BTreeMap<u64, (u64, SnapshotFiles)>> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer_raft(&self, group: &Group, request: PeerRequest) -> PeerAnswer {
+        let raft = &group.raft;
+        let answered = match request {
+            PeerRequest::Append(rpc) => raft
+                .append_entries(rpc)
+                .await
+                .map(PeerAnswer::Appended)
+                .map_err(|it| it.to_string()),
+            PeerRequest::Vote(rpc) => {
+                raft.vote(rpc).await.map(PeerAnswer::Voted).map_err(|it| it.to_string())
+            }
+            PeerRequest::BeginSnapshot => match raft.begin_receiving_snapshot().await {
+                Ok(files) => {
+                    let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
+                    self.snapshots().insert(group.number, (number, *files));
+                    Ok(PeerAnswer::SnapshotBegun(number))
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            PeerRequest::PutPiece { snapshot, name, offset, bytes } => {
+                let files = self.received(group.number, snapshot, false);
+                files.and_then(|files| {
+                    let written =
+                        tokio::task::block_in_place(|| files.write(&name, offset, &bytes));
+                    written.map(|()| PeerAnswer::Done).map_err(|error| error.to_string())
+                })
+            }
+            PeerRequest::InstallSnapshot { snapshot, vote, meta } => {
+                match self.received(group.number, snapshot, true) {
+                    Ok(files) => {
+                        let snapshot = openraft::Snapshot { meta, snapshot: Box::new(files) };
+                        let installed = raft.install_full_snapshot(vote, snapshot).await;
+                        installed.map(PeerAnswer::SnapshotInstalled).map_err(|it| it.to_string())
+                    }
+                    Err(reason) => Err(reason),
+                }
+            }
+            _ => Err("that is no request of Raft".to_owned()),
+        };
+        answered.unwrap_or_else(PeerAnswer::Failed)
+    }
+
+    /// Returns the snapshot that is being received, and forgets it if it is complete.
+    fn received(
+        &self,
+        group: u64,
+        snapshot: u64,
+        is_complete: bool,
+    ) -> Result<SnapshotFiles, String> {
+        let mut snapshots = self.snapshots();
+        let found = snapshots.get(&group).filter(|(number, _)| *number == snapshot);
+        let files = found.map(|(_, files)| files.clone());
+        if is_complete && files.is_some() {
+            snapshots.remove(&group);
+        }
+        files.ok_or_else(|| "another snapshot has taken the place of this one".to_owned())
+    }
+
+    async fn answer_admin(
+        self: &Arc<Self>,
+        number: u64,
+        request: PeerRequest,
+    ) -> Result<PeerAnswer, ClusterError> {
+        let group = || {
+            let group = self.group(number);
+            group.ok_or_else(|| ClusterError::Refused(format!("there is no group {number} here")))
+        };
+        match request {
+            PeerRequest::Init { shards } => self.init(shards).await?,
+            PeerRequest::Join { address } => self.join(&address).await?,
+            PeerRequest::GetMap => {
+                let known = self.known();
+                let none = || ClusterError::Refused("this node belongs to no cluster".to_owned());
+                return Ok(PeerAnswer::Cluster(known.ok_or_else(none)?));
+            }
+            PeerRequest::PutNode { id, addresses } => {
+                self.change_map(super::map::MapChange::PutNode { id, addresses }).await?;
+            }
+            PeerRequest::RemoveNode { id } => {
+                self.change_map(super::map::MapChange::RemoveNode { id }).await?;
+            }
+            PeerRequest::AddMember { id, address } => group()?.add_member(id, &address).await?,
+            PeerRequest::RemoveMember { id } => group()?.remove_member(id).await?,
+            PeerRequest::Lead => group()?.lead(self).await?,
+            PeerRequest::Yield => group()?.yield_lead().await?,
+            PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
+            PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
+            _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
+        }
+        Ok(PeerAnswer::Done)
+    }
+}
+
+/// Refuses numbers of shards that a cluster cannot have.
+pub(super) fn check_shards(shards: u16) -> Result<(), ClusterError> {
+    if (1..=SHARDS_MAX).contains(&shards) {
+        return Ok(());
+    }
+    Err(ClusterError::Refused(format!("a cluster has 1 to {SHARDS_MAX} shards")))
+}
+
+impl<T: Transport> Peer for Arc<Node<T>> {
+    fn secret(&self) -> &str {
+        &self.options.secret
+    }
+
+    async fn answer(&self, number: u64, request: PeerRequest) -> PeerAnswer {
+        let is_raft = matches!(
+            request,
+            PeerRequest::Append(_)
+                | PeerRequest::Vote(_)
+                | PeerRequest::BeginSnapshot
+                | PeerRequest::PutPiece { .. }
+                | PeerRequest::InstallSnapshot { .. }
+        );
+        if is_raft {
+            return match self.group(number) {
+                Some(group) => self.answer_raft(&group, request).await,
+                None => PeerAnswer::Failed(format!("there is no group {number} here")),
+            };
+        }
+        self.answer_admin(number, request).await.unwrap_or_else(|failure| self.failed(&failure))
+    }
+}

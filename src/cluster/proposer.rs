@@ -1,0 +1,91 @@
+//! Puts the requests that wait into entries of the log.
+//!
+//! openraft takes the next request only when the entry of the last one is durable. So requests that
+//! come meanwhile share the next entry, and with it a sync, a message to each node, and a
+//! transaction of the store.
+
+use std::time::{Duration, SystemTime};
+
+use openraft::Raft;
+use tokio::sync::{mpsc, oneshot};
+
+use super::consensus::{Answered, Consensus, Proposal, Request};
+use super::error::ClusterError;
+use super::group::failed_write;
+use crate::resp::chance;
+
+/// Maximum number of requests in an entry.
+const REQUESTS_MAX: usize = 512;
+/// Size of the requests of an entry, in bytes, above which it takes no more of them.
+const SIZE_MAX: usize = 4 << 20;
+
+/// A request, and who waits for its answer.
+pub(super) struct WaitingRequest {
+    pub(super) request: Request,
+    pub(super) done: oneshot::Sender<Result<Answered, ClusterError>>,
+}
+
+/// Proposes what waits, until the group has ended.
+pub(super) async fn run(raft: Raft<Consensus>, mut waiting: mpsc::Receiver<WaitingRequest>) {
+    let mut next = None;
+    loop {
+        let first = match next.take() {
+            Some(first) => first,
+            None => match waiting.recv().await {
+                Some(first) => first,
+                None => return,
+            },
+        };
+        let mut size = first.request.size();
+        let (mut requests, mut clients) = (vec![first.request], vec![first.done]);
+        while requests.len() < REQUESTS_MAX
+            && let Ok(more) = waiting.try_recv()
+        {
+            size = size.saturating_add(more.request.size());
+            if size > SIZE_MAX {
+                next = Some(more);
+                break;
+            }
+            requests.push(more.request);
+            clients.push(more.done);
+        }
+        answer(propose(&raft, requests).await, clients);
+    }
+}
+
+/// Proposes one entry.
+async fn propose(
+    raft: &Raft<Consensus>,
+    requests: Vec<Request>,
+) -> Result<Vec<Answered>, ClusterError> {
+    let proposal = Proposal { time: now(), seed: chance(), requests };
+    match raft.client_write(proposal).await {
+        Ok(written) => Ok(written.data.0),
+        Err(error) => Err(failed_write(&error)),
+    }
+}
+
+/// Tells each client its answer. One that is gone needs none.
+fn answer(
+    answers: Result<Vec<Answered>, ClusterError>,
+    clients: Vec<oneshot::Sender<Result<Answered, ClusterError>>>,
+) {
+    match answers {
+        Ok(answers) => {
+            for (client, answer) in clients.into_iter().zip(answers) {
+                drop(client.send(Ok(answer)));
+            }
+        }
+        Err(failure) => {
+            for client in clients {
+                drop(client.send(Err(failure.clone())));
+            }
+        }
+    }
+}
+
+/// Returns the time of this machine, in microseconds since the epoch.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or(Duration::ZERO).as_micros()).unwrap_or(u64::MAX)
+}

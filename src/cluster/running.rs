@@ -1,0 +1,174 @@
+//! A node as a program has it: with threads and sockets of its own.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::error::ClusterError;
+use super::group::stopped;
+use super::network::Tcp;
+use super::network::server::serve;
+use super::node::Node;
+use super::options::ClusterOptions;
+use super::shards::NodeShards;
+use super::status::NodeStatus;
+use crate::listener;
+use crate::resp::{RespOptions, RespServer};
+use crate::store::Bitcask;
+
+/// How long to wait before accepting again when the process has too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time in which the tasks of a node that is stopped have to end.
+const END_TIME: Duration = Duration::from_secs(10);
+
+/// A node of a cluster. It has threads of its own, and takes part until it is dropped.
+///
+/// A new node belongs to no cluster. It [founds](Self::init) one, or [joins](Self::join) one.
+pub struct ClusterNode {
+    node: Arc<Node<Tcp>>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    runtime: Option<Runtime>,
+}
+
+impl fmt::Debug for ClusterNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterNode").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl ClusterNode {
+    /// Starts a node, which goes on where it was stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`](ClusterError::Stopped) if the address cannot be used, or the directory cannot be
+    /// read, and [`Refused`](ClusterError::Refused) if it belongs to another node.
+    pub fn start(mut options: ClusterOptions) -> Result<Self, ClusterError> {
+        let (listener, address) =
+            listener::bind(&*options.listen).map_err(|error| stopped(&error))?;
+        if options.listen.ends_with(":0") {
+            options.listen = address.to_string();
+        }
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.thread_name("bitcask-cluster").enable_all().build();
+        let runtime = runtime.map_err(|error| stopped(&error))?;
+        let node = runtime.block_on(Node::start(options, Tcp))?;
+        let (stop, stopping) = watch::channel(false);
+        let listener = {
+            let _within = runtime.enter();
+            TcpListener::from_std(listener).map_err(|error| stopped(&error))?
+        };
+        runtime.spawn(accept(listener, Arc::clone(&node), stopping));
+        Ok(Self { node, address, stop, runtime: Some(runtime) })
+    }
+
+    /// Returns where the node listens for the others.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Founds a cluster that consists of this node, with a number of shards that never changes.
+    /// Does nothing if that was done before.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`](ClusterError::Refused) if the node belongs to a cluster with another number of
+    /// shards, and the errors of the disk as [`Stopped`](ClusterError::Stopped).
+    pub fn init(&self, shards: u16) -> Result<(), ClusterError> {
+        self.run(self.node.init(shards))
+    }
+
+    /// Joins the cluster that another node belongs to. Returns when the node votes in all groups. A
+    /// join that was interrupted goes on when it is called again.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`](ClusterError::Refused) if the node belongs to another cluster, or the cluster
+    /// has a node with this number; and what the other nodes answer.
+    pub fn join(&self, address: &str) -> Result<(), ClusterError> {
+        self.run(self.node.join(address))
+    }
+
+    /// Removes a node from the cluster. It may be down.
+    ///
+    /// # Errors
+    ///
+    /// What the other nodes answer.
+    pub fn remove(&self, id: u64) -> Result<(), ClusterError> {
+        self.run(self.node.remove(id))
+    }
+
+    /// Returns what this node knows of the cluster and of its groups.
+    pub(crate) fn status(&self) -> NodeStatus {
+        self.node.status()
+    }
+
+    /// Binds an address for clients of Redis. The server runs as [`RespServer::run`] says.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RespServer::bind`].
+    pub fn redis(
+        &self,
+        address: impl ToSocketAddrs,
+        options: RespOptions,
+    ) -> io::Result<RespServer> {
+        let Some(runtime) = &self.runtime else { return Err(io::ErrorKind::NotConnected.into()) };
+        let (node, runtime) = (Arc::clone(&self.node), runtime.handle().clone());
+        // Connections need a store of their own, which stays empty.
+        let local = Bitcask::open(node.options.dir.join("local"), node.options.store.clone());
+        let local = Arc::new(local.map_err(io::Error::other)?);
+        let shards = Arc::new(NodeShards { node, runtime });
+        RespServer::bind(address, local, options.shards(shards))
+    }
+
+    fn run<T>(
+        &self,
+        call: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(call),
+            None => Err(ClusterError::Stopped("the node is stopping".to_owned())),
+        }
+    }
+}
+
+impl Drop for ClusterNode {
+    /// Stops the node. What it has acknowledged is durable.
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.block_on(self.node.stop());
+            runtime.shutdown_timeout(END_TIME);
+        }
+    }
+}
+
+/// Answers other nodes until the node is stopped.
+async fn accept(listener: TcpListener, node: Arc<Node<Tcp>>, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    while !*stop.borrow() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // Without it, answers that are sent in parts wait for each other.
+                drop(stream.set_nodelay(true));
+                connections.spawn(serve(stream, Arc::new(Arc::clone(&node))));
+            }
+            // Too many open files, or a node that is gone already.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}

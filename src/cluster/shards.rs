@@ -1,0 +1,104 @@
+//! The shards of a node, for the Redis port.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::consensus::{Answered, Request};
+use super::error::ClusterError;
+use super::group::Group;
+use super::network::Transport;
+use super::node::Node;
+use crate::resp::{
+    ClusterShards, CommandsRequest, ReplicatedKeys, ReplicatedReply, ShardFailure, Topology,
+    TopologyNode, TopologyShard,
+};
+
+/// The shards of a node, whose groups run in a runtime of their own.
+pub(super) struct NodeShards<T> {
+    pub(super) node: Arc<Node<T>>,
+    pub(super) runtime: Handle,
+}
+
+impl<T> fmt::Debug for NodeShards<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeShards").finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> NodeShards<T> {
+    fn group(&self, shard: u64) -> Result<Arc<Group>, ShardFailure> {
+        self.node.group(shard).ok_or(ShardFailure::NoLeader)
+    }
+
+    /// Returns what a client of Redis is told.
+    fn failure(&self, error: ClusterError) -> ShardFailure {
+        match error {
+            ClusterError::NotLeader { leader } => {
+                let map = self.node.map();
+                let address = leader.and_then(|leader| map.nodes.get(&leader));
+                let address = address.map(|it| it.redis.clone()).filter(|it| !it.is_empty());
+                address.map_or(ShardFailure::NoLeader, ShardFailure::Moved)
+            }
+            ClusterError::Busy => ShardFailure::Failed(format!("TRYAGAIN {error}")),
+            error => ShardFailure::Failed(format!("ERR {error}")),
+        }
+    }
+}
+
+/// Divides an address.
+fn host_and_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
+}
+
+impl<T: Transport> ClusterShards for NodeShards<T> {
+    fn topology(&self) -> Topology {
+        let map = self.node.map();
+        let nodes = map.nodes.iter().filter_map(|(id, addresses)| {
+            let (host, port) = host_and_port(&addresses.redis)?;
+            Some(TopologyNode { id: *id, host, port })
+        });
+        let shards = map.groups().filter_map(|number| {
+            let metrics = self.node.group(number)?.metrics();
+            let members = metrics.membership_config.membership().nodes().map(|(id, _)| *id);
+            Some(TopologyShard {
+                number,
+                slots: map.slots_of(number),
+                leader: metrics.current_leader,
+                members: members.collect(),
+            })
+        });
+        let me = self.node.options.id;
+        Topology { me, epoch: map.epoch, nodes: nodes.collect(), shards: shards.collect() }
+    }
+
+    fn shard_of(&self, slot: u16) -> u64 {
+        self.node.map().group_of(slot)
+    }
+
+    fn keys(&self, shard: u64) -> Result<Arc<ReplicatedKeys>, ShardFailure> {
+        self.group(shard)?.keys().map_err(|error| self.failure(error))
+    }
+
+    fn confirm(&self, shard: u64) -> Result<(), ShardFailure> {
+        let group = self.group(shard)?;
+        let confirmed = self.runtime.block_on(group.read_index());
+        confirmed.map_err(|error| self.failure(error))
+    }
+
+    fn write(
+        &self,
+        shard: u64,
+        request: CommandsRequest,
+    ) -> Result<Option<Vec<ReplicatedReply>>, ShardFailure> {
+        let group = self.group(shard)?;
+        match self.runtime.block_on(group.write(Request::Commands(request))) {
+            Ok(Answered::Replies(replies)) => Ok(replies),
+            Ok(Answered::Refused(reason)) => Err(ShardFailure::Failed(format!("ERR {reason}"))),
+            Ok(_) => Err(ShardFailure::Failed("ERR the answer is not that to commands".to_owned())),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `CLUSTER`, by which clients find the leaders of slots.
+
+use bytes::Bytes;
+
+use super::{arg, help, integer};
+use crate::resp::encoding::decode_key;
+use crate::resp::refusal::{Answer, refused};
+use crate::resp::reply::{OK, Reply};
+use crate::resp::session::Session;
+use crate::resp::shards::{Topology, TopologyNode, TopologyShard, node_name};
+use crate::resp::slots::{SLOT_COUNT, slot_of};
+
+const DISABLED: &str = "ERR This instance has cluster support disabled";
+/// Offset of the port that nodes of Redis use among themselves. Clients do not use it.
+const BUS_OFFSET: u32 = 10_000;
+
+fn topology(session: &Session) -> Answer<Topology> {
+    match &session.state.options.shards {
+        Some(shards) => Ok(shards.topology()),
+        None => refused(DISABLED),
+    }
+}
+
+pub(in crate::resp) fn help_text(_session: &mut Session, _args: &[Bytes]) -> Answer {
+    Ok(help(
+        "CLUSTER",
+        &[
+            "COUNTKEYSINSLOT <slot>",
+            "    Return the number of keys in <slot> that this node has.",
+            "GETKEYSINSLOT <slot> <count>",
+            "    Return keys in <slot> that this node has.",
+            "INFO",
+            "    Return information about the cluster.",
+            "KEYSLOT <key>",
+            "    Return the hash slot for <key>.",
+            "MYID",
+            "    Return the node id.",
+            "NODES",
+            "    Return the nodes, with their slots.",
+            "SHARDS",
+            "    Return the slots, with their nodes.",
+            "SLOTS",
+            "    Return the slots, with their nodes, for older clients.",
+        ],
+    ))
+}
+
+/// The nodes of a shard, its leader first.
+fn members<'a>(topology: &'a Topology, shard: &'a TopologyShard) -> Vec<&'a TopologyNode> {
+    let others = shard.members.iter().copied().filter(|id| Some(*id) != shard.leader);
+    shard.leader.into_iter().chain(others).filter_map(|id| topology.node(id)).collect()
+}
+
+pub(in crate::resp) fn slots(session: &mut Session, _args: &[Bytes]) -> Answer {
+    let topology = topology(session)?;
+    // A shard without a leader is served by nobody.
+    let served = topology.shards.iter().filter(|shard| shard.leader.is_some());
+    let rows = served.map(|shard| {
+        let mut row = vec![Reply::count(*shard.slots.start()), Reply::count(*shard.slots.end())];
+        row.extend(members(&topology, shard).into_iter().map(|node| {
+            Reply::Array(vec![
+                Reply::bulk(node.host.clone()),
+                Reply::count(node.port),
+                Reply::bulk(node_name(node.id)),
+                Reply::Array(Vec::new()),
+            ])
+        }));
+        Reply::Array(row)
+    });
+    Ok(Reply::Array(rows.collect()))
+}
+
+pub(in crate::resp) fn shards(session: &mut Session, _args: &[Bytes]) -> Answer {
+    let topology = topology(session)?;
+    let rows = topology.shards.iter().map(|shard| {
+        let slots = [*shard.slots.start(), *shard.slots.end()].map(Reply::count);
+        let nodes = members(&topology, shard).into_iter().map(|node| {
+            let role = if shard.leader == Some(node.id) { "master" } else { "replica" };
+            Reply::Map(vec![
+                (Reply::Text("id"), Reply::bulk(node_name(node.id))),
+                (Reply::Text("port"), Reply::count(node.port)),
+                (Reply::Text("ip"), Reply::bulk(node.host.clone())),
+                (Reply::Text("endpoint"), Reply::bulk(node.host.clone())),
+                (Reply::Text("role"), Reply::Text(role)),
+                (Reply::Text("replication-offset"), Reply::Integer(0)),
+                (Reply::Text("health"), Reply::Text("online")),
+            ])
+        });
+        Reply::Map(vec![
+            (Reply::Text("slots"), Reply::Array(slots.into())),
+            (Reply::Text("nodes"), Reply::Array(nodes.collect())),
+        ])
+    });
+    Ok(Reply::Array(rows.collect()))
+}
+
+/// Returns the text that `CLUSTER NODES` shows. A node that leads no shard is shown as a replica of
+/// the leader of the first one: the protocol has one leader for each replica.
+fn nodes_text(topology: &Topology) -> String {
+    let mut text = String::new();
+    let any_leader = topology.shards.iter().find_map(|shard| shard.leader);
+    for node in &topology.nodes {
+        let led: Vec<_> =
+            topology.shards.iter().filter(|shard| shard.leader == Some(node.id)).collect();
+        let (role, master) = match any_leader.filter(|_| led.is_empty()) {
+            Some(leader) => ("slave", node_name(leader)),
+            None => ("master", "-".to_owned()),
+        };
+        let myself = if node.id == topology.me { "myself," } else { "" };
+        let TopologyNode { id, host, port } = node;
+        let (id, bus) = (node_name(*id), u32::from(*port) + BUS_OFFSET);
+        let epoch = topology.epoch;
+        text.push_str(&format!(
+            "{id} {host}:{port}@{bus} {myself}{role} {master} 0 0 {epoch} connected"
+        ));
+        for shard in led {
+            let (first, last) = (shard.slots.start(), shard.slots.end());
+            text.push_str(&if first == last {
+                format!(" {first}")
+            } else {
+                format!(" {first}-{last}")
+            });
+        }
+        text.push('\n');
+    }
+    text
+}
+
+pub(in crate::resp) fn nodes(session: &mut Session, _args: &[Bytes]) -> Answer {
+    Ok(Reply::Verbatim(nodes_text(&topology(session)?)))
+}
+
+pub(in crate::resp) fn keyslot(_session: &mut Session, args: &[Bytes]) -> Answer {
+    Ok(Reply::count(slot_of(arg(args, 2))))
+}
+
+pub(in crate::resp) fn myid(session: &mut Session, _args: &[Bytes]) -> Answer {
+    Ok(Reply::bulk(node_name(topology(session)?.me)))
+}
+
+pub(in crate::resp) fn info(session: &mut Session, _args: &[Bytes]) -> Answer {
+    let topology = topology(session)?;
+    let served = topology.shards.iter().filter(|shard| shard.leader.is_some());
+    let served: usize = served.map(|shard| shard.slots.len()).sum();
+    let is_whole = served == usize::from(SLOT_COUNT);
+    let state = if is_whole { "ok" } else { "fail" };
+    let failed = usize::from(SLOT_COUNT).saturating_sub(served);
+    let (nodes, epoch) = (topology.nodes.len(), topology.epoch);
+    let mut leaders: Vec<u64> = topology.shards.iter().filter_map(|shard| shard.leader).collect();
+    leaders.sort_unstable();
+    leaders.dedup();
+    let lines = [
+        ("cluster_state", state.to_owned()),
+        ("cluster_slots_assigned", SLOT_COUNT.to_string()),
+        ("cluster_slots_ok", served.to_string()),
+        ("cluster_slots_pfail", "0".to_owned()),
+        ("cluster_slots_fail", failed.to_string()),
+        ("cluster_known_nodes", nodes.to_string()),
+        ("cluster_size", leaders.len().to_string()),
+        ("cluster_current_epoch", epoch.to_string()),
+        ("cluster_my_epoch", epoch.to_string()),
+    ];
+    let text = lines.map(|(name, value)| format!("{name}:{value}\r\n")).concat();
+    Ok(Reply::Verbatim(text))
+}
+
+/// Returns keys of a slot that this node has, at most a number of them.
+fn keys_in(session: &Session, slot: &[u8], count: usize) -> Answer<Vec<Vec<u8>>> {
+    let Some(shards) = &session.state.options.shards else { return refused(DISABLED) };
+    let slot = u16::try_from(integer(slot)?).ok().filter(|slot| *slot < SLOT_COUNT);
+    let Some(slot) = slot else { return refused("ERR Invalid or out of range slot") };
+    let Ok(keys) = shards.keys(shards.shard_of(slot)) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for stored in keys.database.store.keys_unordered() {
+        let stored = stored?;
+        if let Some(key) = decode_key(&stored)
+            && slot_of(key) == slot
+        {
+            if found.len() >= count {
+                break;
+            }
+            found.push(key.to_vec());
+        }
+    }
+    Ok(found)
+}
+
+pub(in crate::resp) fn countkeysinslot(session: &mut Session, args: &[Bytes]) -> Answer {
+    Ok(Reply::count(keys_in(session, arg(args, 2), usize::MAX)?.len()))
+}
+
+pub(in crate::resp) fn getkeysinslot(session: &mut Session, args: &[Bytes]) -> Answer {
+    let Ok(count) = usize::try_from(integer(arg(args, 3))?) else {
+        return refused("ERR Invalid slot or number of keys");
+    };
+    let keys = keys_in(session, arg(args, 2), count)?;
+    Ok(Reply::Array(keys.into_iter().map(Reply::bulk).collect()))
+}
+
+/// Lets the client read what this node has, or not any more.
+fn set_reads_stale(session: &mut Session, yes: bool) -> Answer {
+    topology(session)?;
+    session.reads_stale = yes;
+    Ok(OK)
+}
+
+pub(in crate::resp) fn readonly(session: &mut Session, _args: &[Bytes]) -> Answer {
+    set_reads_stale(session, true)
+}
+
+pub(in crate::resp) fn readwrite(session: &mut Session, _args: &[Bytes]) -> Answer {
+    set_reads_stale(session, false)
+}
+
+/// Accepted: no slot is ever on its way to another node.
+pub(in crate::resp) fn asking(session: &mut Session, _args: &[Bytes]) -> Answer {
+    topology(session)?;
+    Ok(OK)
+}

@@ -1,0 +1,151 @@
+//! The keys of a part of a cluster, and commands that all its nodes run alike.
+//!
+//! - Commands that write run in a transaction that the log of the cluster begins and commits. They
+//!   have the time and the chance that the log gives them, so that all nodes end up with the same.
+//! - What a client watches is compared by its contents: versions differ between nodes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::admission::find;
+use super::chance::SharedChance;
+use super::commands_table::Handler;
+use super::database::Database;
+use super::encoding::encode_key;
+use super::holding::Holding;
+use super::keyspace::Keyspace;
+use super::refusal::{Answer, Refusal};
+use super::reply::Reply;
+use crate::error::{Error, Result};
+use crate::store::{Bitcask, Transaction};
+
+/// Commands of one client, for the log of a cluster.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct CommandsRequest {
+    /// The arguments of each.
+    pub(super) commands: Vec<Vec<Bytes>>,
+    /// Keys that must be as they were: the digests of what they held.
+    pub(super) watched: Vec<(Bytes, Option<u128>)>,
+}
+
+impl CommandsRequest {
+    /// Returns about how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let of_args = |args: &Vec<Bytes>| args.iter().map(|arg| arg.len() + 8).sum::<usize>();
+        let watched = self.watched.iter().map(|(key, _)| key.len() + 32).sum::<usize>();
+        self.commands.iter().map(of_args).sum::<usize>() + watched
+    }
+}
+
+/// The reply to a command that was replicated.
+#[derive(Debug)]
+pub(crate) struct ReplicatedReply(pub(super) Reply);
+
+/// The keys of one store of a cluster.
+#[derive(Debug)]
+pub(crate) struct ReplicatedKeys {
+    // The order matters: the store is closed before its owner lets go of the files.
+    pub(super) database: Arc<Database>,
+    _owner: Arc<dyn std::any::Any + Send + Sync>,
+}
+
+impl ReplicatedKeys {
+    /// Takes a store, and what has to stay as long as it is used.
+    pub(crate) fn new<T: Send + Sync + 'static>(
+        store: Arc<Bitcask>,
+        owner: Arc<T>,
+    ) -> Result<Self> {
+        Ok(Self { database: Arc::new(Database::replicated(store)?), _owner: owner })
+    }
+
+    /// Runs commands in a transaction of the log. Returns `None` if a watched key has changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store. A command that is refused is no error: its reply says so.
+    pub(crate) fn apply(
+        &self,
+        tx: &mut Transaction,
+        request: &CommandsRequest,
+        chance: &mut SharedChance,
+    ) -> Result<Option<Vec<ReplicatedReply>>> {
+        let mut space = Keyspace::within(&self.database, tx);
+        space.chance = Some(chance.clone());
+        for (key, expected) in &request.watched {
+            if digest(&space, key).map_err(error_of)? != *expected {
+                return Ok(None);
+            }
+        }
+        let mut replies = Vec::with_capacity(request.commands.len());
+        for args in &request.commands {
+            let reply = match run(&mut space, args) {
+                Ok(reply) => reply,
+                Err(Refusal::Store(error)) if !is_refusal(&error) => return Err(error),
+                Err(refusal) => refusal.into_reply(),
+            };
+            replies.push(ReplicatedReply(reply));
+        }
+        if let Some(drawn) = space.chance.take() {
+            *chance = drawn;
+        }
+        Ok(Some(replies))
+    }
+}
+
+/// Runs one command. One that this version does not know was written by a newer one, and this node
+/// must not go on without it.
+fn run(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    match find(args) {
+        Ok((_, spec)) if spec.accepts(args.len()) => match spec.run {
+            Handler::Keys(run) => run(space, args),
+            Handler::Session(_) => Err(Refusal::Store(unknown(args))),
+        },
+        _ => Err(Refusal::Store(unknown(args))),
+    }
+}
+
+fn unknown(args: &[Bytes]) -> Error {
+    let name = args.first().map(|name| name.to_vec()).unwrap_or_default();
+    let reason = "this version of the program cannot run the command".to_owned();
+    Error::Undecodable { key: name, reason }
+}
+
+/// Returns whether an error says that what was asked for is too large, which it is on all nodes.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::KeyTooLarge { .. } | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. }
+    )
+}
+
+fn error_of(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Store(error) => error,
+        Refusal::Text(text) => Error::Undecodable { key: Vec::new(), reason: text.into_owned() },
+    }
+}
+
+/// Returns a digest of all that a key holds: its value or its fields, and when it expires. `None`
+/// if it does not exist.
+pub(super) fn digest(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<u128>> {
+    let stored_key = encode_key(key);
+    let Some(value) = space.stored(&stored_key)? else { return Ok(None) };
+    let mut hash = Xxh3::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    add(&value);
+    let expiry = super::commands::expiry::expiry_ms(space, key)?;
+    add(&expiry.unwrap_or(-1).to_le_bytes());
+    if let Holding::Hash(header) = Holding::new(value) {
+        for (field, value) in space.fields(header)? {
+            add(&field);
+            add(&value);
+        }
+    }
+    Ok(Some(hash.digest128()))
+}

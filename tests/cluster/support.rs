@@ -1,0 +1,186 @@
+//! Nodes in this process, and a client that follows `MOVED`.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bitcask::Options;
+use bitcask::cluster::{ClusterNode, ClusterOptions};
+use bitcask::resp::{RespOptions, RespStopHandle};
+use bytes::{Bytes, BytesMut};
+use resp_rs::ParseError;
+use resp_rs::resp2::{Frame, parse_frame};
+
+/// How long to wait for what certainly comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns an address that was free a moment ago.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// Where a node listens and what it keeps, whether it runs or not.
+pub(crate) struct Place {
+    pub(crate) id: u64,
+    pub(crate) cluster: String,
+    pub(crate) redis: String,
+    dir: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new(id: u64, dir: &Path) -> Self {
+        let (cluster, redis) = (free_address(), free_address());
+        Self { id, cluster, redis, dir: dir.join(id.to_string()) }
+    }
+
+    pub(crate) fn start(&self) -> RunningNode {
+        let options = || {
+            ClusterOptions::new(self.id, &self.dir, "secret")
+                .listen(&self.cluster)
+                .redis_address(&self.redis)
+                .store(Options::new().segment_size(1 << 20))
+                .timing(100, 600)
+        };
+        let node = patiently(|| ClusterNode::start(options()));
+        let server = patiently(|| node.redis(&self.redis, RespOptions::new().threads(2)));
+        let stop = server.stop_handle();
+        let serving = std::thread::spawn(move || server.run());
+        RunningNode { node: Some(node), stop, serving: Some(serving) }
+    }
+}
+
+/// Repeats what fails while a node of before lets go of its files and ports.
+fn patiently<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match call() {
+            Ok(done) => return done,
+            Err(error) if Instant::now() > until => panic!("{error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// A node that runs. It is stopped when it is dropped.
+pub(crate) struct RunningNode {
+    node: Option<ClusterNode>,
+    stop: RespStopHandle,
+    serving: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl RunningNode {
+    pub(crate) fn node(&self) -> &ClusterNode {
+        self.node.as_ref().unwrap()
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(serving) = self.serving.take() {
+            serving.join().unwrap().unwrap();
+        }
+        drop(self.node.take());
+    }
+}
+
+/// A client of one node.
+pub(crate) struct Client {
+    stream: TcpStream,
+    received: BytesMut,
+}
+
+impl Client {
+    pub(crate) fn new(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: BytesMut::new() })
+    }
+
+    pub(crate) fn run(&mut self, line: &str) -> io::Result<String> {
+        let args: Vec<&str> = line.split(' ').collect();
+        let mut sent = format!("*{}\r\n", args.len());
+        for arg in args {
+            sent.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));
+        }
+        self.stream.write_all(sent.as_bytes())?;
+        loop {
+            match parse_frame(self.received.clone().freeze()) {
+                Ok((frame, rest)) => {
+                    self.received = BytesMut::from(&rest[..]);
+                    return Ok(shown(&frame));
+                }
+                Err(ParseError::Incomplete) => {}
+                Err(error) => panic!("{error}: {:?}", self.received),
+            }
+            let mut buffer = [0; 8 << 10];
+            match self.stream.read(&mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                size => self.received.extend_from_slice(&buffer[..size]),
+            }
+        }
+    }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Returns a reply as text.
+fn shown(frame: &Frame) -> String {
+    match frame {
+        Frame::SimpleString(it) => text(it),
+        Frame::Error(it) => format!("(error) {}", text(it)),
+        Frame::Integer(it) => format!("({it})"),
+        Frame::BulkString(None) | Frame::Array(None) => "nil".to_owned(),
+        Frame::BulkString(Some(it)) => format!("'{}'", text(it)),
+        Frame::Array(Some(items)) => {
+            format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+/// A client of all nodes: it follows `MOVED`, and repeats what no node serves at the moment.
+pub(crate) struct Router {
+    addresses: Vec<String>,
+    clients: std::collections::BTreeMap<String, Client>,
+}
+
+impl Router {
+    pub(crate) fn new(places: &[&Place]) -> Self {
+        let addresses = places.iter().map(|place| place.redis.clone()).collect();
+        Self { addresses, clients: std::collections::BTreeMap::new() }
+    }
+
+    /// Runs a command that may be repeated.
+    pub(crate) fn run(&mut self, line: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        let mut next = None;
+        for at in (0..self.addresses.len()).cycle() {
+            let address = next.take().unwrap_or_else(|| self.addresses[at].clone());
+            match self.ask(&address, line) {
+                Ok(reply) => match reply.strip_prefix("(error) MOVED ") {
+                    Some(moved) => next = moved.split(' ').nth(1).map(str::to_owned),
+                    None if reply.starts_with("(error) CLUSTERDOWN") => {}
+                    None => return reply,
+                },
+                Err(_) => drop(self.clients.remove(&address)),
+            }
+            assert!(Instant::now() < until, "nobody answers {line:?}");
+            if next.is_none() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        unreachable!("there are addresses")
+    }
+
+    fn ask(&mut self, address: &str, line: &str) -> io::Result<String> {
+        if !self.clients.contains_key(address) {
+            self.clients.insert(address.to_owned(), Client::new(address)?);
+        }
+        self.clients.get_mut(address).unwrap().run(line)
+    }
+}
