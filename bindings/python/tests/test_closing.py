@@ -9,6 +9,8 @@ import threading
 import pytest
 
 import bitcask
+import bitcaskpy
+import pybitcask
 
 
 def wait_until_closed(db):
@@ -68,6 +70,34 @@ def test_closing_can_be_interrupted_and_repeated(db, busy):
             bitcask.open(db.path)
     db.close()
     bitcask.open(db.path, create=False).close()
+
+
+# The second `close` did nothing: the store stayed open, and its directory locked.
+@pytest.mark.parametrize("kind", [pybitcask.Bitcask, bitcaskpy.BitcaskStore])
+def test_closing_a_shared_store_can_be_interrupted_and_repeated(path, busy, kind):
+    store = kind(path)
+    db = store.bitcask
+
+    def interrupt():
+        wait_until_closed(db)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    with busy(db):
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            store.close()
+        interrupter.join()
+        with pytest.raises(bitcask.Locked):
+            kind(path)
+        with pytest.raises(bitcask.Closed):
+            store.get("a")
+    store.close()
+    store.close()
+    with pytest.raises(bitcask.Closed):
+        store.bitcask
+    with kind(path) as again:
+        assert again.get("a") is None
 
 
 def test_closing_does_not_wait_for_the_function_of_a_transaction(db):
@@ -142,3 +172,20 @@ def test_an_object_that_a_shelf_cannot_write_at_the_end_is_shown(path):
     """
     assert "pickle" in run(program, path).stderr
     bitcask.open(path, create=False).close()
+
+
+# No store was closed, because the program has a module of this name.
+def test_a_module_of_the_program_may_be_called_shelve(path, tmp_path):
+    (tmp_path / "shelve.py").write_text("books = []\n")
+    program = """if True:
+        import sys
+        sys.path.insert(0, sys.argv[2])
+        import bitcask, pathlib, shelve
+        db = bitcask.open(sys.argv[1])
+        db[b"a"] = b"1"
+        # Runs after the store's own function.
+        import atexit
+        atexit._run_exitfuncs()
+        assert db.closed
+    """
+    assert run(program, path, tmp_path).stderr == ""
