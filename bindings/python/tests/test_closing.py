@@ -13,6 +13,14 @@ import bitcaskpy
 import pybitcask
 
 
+@pytest.fixture
+def ctrl_c():
+    """Makes SIGINT raise ``KeyboardInterrupt``, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait_until_closed(db):
     while not db.closed:
         pass
@@ -55,7 +63,7 @@ def test_everyone_who_closes_a_store_finds_it_closed(db, busy):
 
 
 # `close` heard of Ctrl-C only once the calls of other threads had ended.
-def test_closing_can_be_interrupted_and_repeated(db, busy):
+def test_closing_can_be_interrupted_and_repeated(db, busy, ctrl_c):
     def interrupt():
         wait_until_closed(db)
         os.kill(os.getpid(), signal.SIGINT)
@@ -74,7 +82,7 @@ def test_closing_can_be_interrupted_and_repeated(db, busy):
 
 # The second `close` did nothing: the store stayed open, and its directory locked.
 @pytest.mark.parametrize("kind", [pybitcask.Bitcask, bitcaskpy.BitcaskStore])
-def test_closing_a_shared_store_can_be_interrupted_and_repeated(path, busy, kind):
+def test_closing_a_shared_store_can_be_interrupted_and_repeated(path, busy, ctrl_c, kind):
     store = kind(path)
     db = store.bitcask
 
