@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
+mod chaos;
+mod processes;
 mod support;
 
 use support::{Client, Place, Router};

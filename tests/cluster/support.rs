@@ -14,10 +14,10 @@ use resp_rs::ParseError;
 use resp_rs::resp2::{Frame, parse_frame};
 
 /// How long to wait for what certainly comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns an address that was free a moment ago.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -98,6 +98,11 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, received: BytesMut::new() })
+    }
+
+    /// Sets how long to wait for a reply.
+    pub(crate) fn limit(&self, time: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(time))
     }
 
     pub(crate) fn run(&mut self, line: &str) -> io::Result<String> {

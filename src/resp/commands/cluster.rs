@@ -45,9 +45,11 @@ pub(in crate::resp) fn help_text(_session: &mut Session, _args: &[Bytes]) -> Ans
     ))
 }
 
-/// The nodes of a shard, its leader first.
+/// The nodes of a shard, its leader first. A node that leads another shard is left out: in this
+/// protocol, each node is either a master or a replica.
 fn members<'a>(topology: &'a Topology, shard: &'a TopologyShard) -> Vec<&'a TopologyNode> {
-    let others = shard.members.iter().copied().filter(|id| Some(*id) != shard.leader);
+    let leads = |id: u64| topology.shards.iter().any(|shard| shard.leader == Some(id));
+    let others = shard.members.iter().copied().filter(|id| !leads(*id));
     shard.leader.into_iter().chain(others).filter_map(|id| topology.node(id)).collect()
 }
 
