@@ -38,18 +38,18 @@ async fn signalled() -> Outcome<()> {
 
 /// Serves until `stop` is done, and then until all requests that have begun are answered. A client
 /// that does not finish its request delays that by ten seconds, or until the next signal.
-fn serve(db: Bitcask, listener: TcpListener, stop: impl Future) -> Outcome<()> {
-    listener.set_nonblocking(true)?;
+fn serve(db: Bitcask, at: TcpListener, stop: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    at.set_nonblocking(true)?;
     let (runtime, db) = (Runtime::new()?, Arc::new(db));
     let notes = Router::new().route("/notes/{name}", get(read).put(write)).with_state(db.clone());
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = tokio::net::TcpListener::from_std(at)?;
         let (ending, end) = oneshot::channel::<()>();
         let server = axum::serve(listener, notes).with_graceful_shutdown(async { drop(end.await) });
         let server = tokio::spawn(server.into_future());
-        stop.await;
-        drop(ending);
-        select! { _ = timeout(Duration::from_secs(10), server) => Ok(()), end = signalled() => end }
+        let (stopped, ()) = (stop.await, drop(ending));
+        select! { _ = timeout(Duration::from_secs(10), server) => {}, end = signalled() => end? }
+        stopped
     })?;
     drop(runtime); // No task has the store any more, so it can be closed.
     Ok(Arc::into_inner(db).ok_or("the store is in use")?.close()?)
@@ -71,7 +71,7 @@ fn main() -> Outcome<()> {
         assert_eq!(ureq::put(&url).send("buy apples")?.status(), StatusCode::NO_CONTENT);
         ureq::get(&url).call()?.into_body().read_to_string()
     });
-    serve(db, listener, stopped)?;
+    serve(db, listener, async { Ok(drop(stopped.await)) })?;
     println!("today: {}", client.join().map_err(|_| "the client has panicked")??);
     // The service has ended, and what it has stored is there.
     assert_eq!(Options::new().open(dir.path())?.get("today")?.as_deref(), Some(&b"buy apples"[..]));

@@ -349,6 +349,11 @@ impl Clock {
         if let TimeSource::Given(time, _) = &self.source { Some(time.get()) } else { None }
     }
 
+    /// Returns whether the clock is given the time, and so never goes back.
+    pub(crate) fn is_given(&self) -> bool {
+        self.given().is_some()
+    }
+
     fn monotonic(&self) -> u64 {
         match &self.source {
             TimeSource::System(start) | TimeSource::Given(_, start) => {

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! A store is a directory. Every put and every delete is an entry at the end of a log of segment
-//! files, and entries are never changed in place. The keydir takes 20 to 30 bytes per key: it
+//! files, and entries are never changed in place. The keydir takes 20 to 31 bytes per key: it
 //! records where the key's newest entry lies, and the key itself is read from there.
 //!
 //! # Opening

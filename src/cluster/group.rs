@@ -1,11 +1,12 @@
 //! One group of a node: its part of the log, its state, and the way for clients into both.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::{BasicNode, Raft, RaftMetrics, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::apply::Applier;
 use super::consensus::{Answered, Consensus, Request};
@@ -20,6 +21,9 @@ use crate::resp::ReplicatedKeys;
 
 /// Maximum number of requests, and of reads, that wait at a group. Others are refused at once.
 const WAITING_MAX: usize = 4096;
+/// Maximum size of a request, in bytes. While a larger one is on its way to another node, that node
+/// might take its leader for dead.
+const REQUEST_SIZE_MAX: usize = 16 << 20;
 /// Time after which a client is told that the group does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,6 +37,8 @@ pub(crate) struct Group {
     state: StateMachine<Consensus, Applier>,
     writes: mpsc::Sender<WaitingRequest>,
     reads: mpsc::Sender<WaitingRead>,
+    /// Lock 9: when the leader was last heard of, or when the group was opened.
+    heard: Mutex<Instant>,
 }
 
 /// How often and when things happen in all groups, in milliseconds.
@@ -44,7 +50,7 @@ pub(crate) struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat: 100, election: 1000 }
+        Self { heartbeat: 250, election: 1500 }
     }
 }
 
@@ -83,7 +89,8 @@ impl Group {
         tokio::spawn(proposer::run(raft.clone(), waiting));
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
-        Ok(Arc::new(Self { number, raft, state, writes, reads }))
+        let heard = Mutex::new(Instant::now());
+        Ok(Arc::new(Self { number, raft, state, writes, reads, heard }))
     }
 
     pub(crate) fn metrics(&self) -> GroupMetrics {
@@ -93,6 +100,22 @@ impl Group {
     /// Returns the leader that this node knows.
     pub(crate) fn leader(&self) -> Option<u64> {
         self.raft.metrics().borrow().current_leader
+    }
+
+    /// Notes that the leader was heard of.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Returns how long ago this node last heard of the leader. What it has is not older, but for
+    /// the time of a heartbeat. Zero if it leads.
+    pub(crate) fn leader_age(&self) -> Duration {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        if metrics.current_leader == Some(metrics.id) {
+            return Duration::from_millis(metrics.millis_since_quorum_ack.unwrap_or(0));
+        }
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Returns the keys, as they are on this node.
@@ -112,6 +135,13 @@ impl Group {
     /// Has a request applied, and returns the answer. It is durable on a majority of the nodes by
     /// then.
     pub(crate) async fn write(&self, request: Request) -> Result<Answered, ClusterError> {
+        if request.size() > REQUEST_SIZE_MAX {
+            let limit = REQUEST_SIZE_MAX >> 20;
+            return Err(ClusterError::Refused(format!(
+                "a request of {} bytes is too large for a cluster, whose limit is {limit} MiB",
+                request.size()
+            )));
+        }
         self.must_lead()?;
         let (done, answer) = oneshot::channel();
         let waiting = WaitingRequest { request, done };

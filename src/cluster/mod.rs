@@ -8,12 +8,15 @@
 //   them. `network` is what goes over the wire.
 // - A group has `consensus`, what is replicated; `apply`, what it does; `proposer` and `read_index`,
 //   how clients' writes and reads get in.
+// - `shards` is the way in for the Redis port, and `http` that for HTTP.
 // - `map` says which group has which slots.
 
+mod admin;
 mod apply;
 mod consensus;
 mod error;
 mod group;
+mod http;
 mod identity;
 mod map;
 mod membership;
@@ -26,6 +29,8 @@ mod running;
 mod shards;
 mod status;
 
+pub use admin::ClusterAdmin;
 pub use error::ClusterError;
 pub use options::ClusterOptions;
 pub use running::ClusterNode;
+pub use status::{GroupRole, GroupStatus, NodeEntry, NodeStatus};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use openraft::raft::AppendEntriesResponse;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::ClusterError;
@@ -14,7 +15,7 @@ use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest};
 use super::network::server::Peer;
 use super::network::{PeerNetwork, Transport};
 use super::options::ClusterOptions;
-use super::status::{GroupStatus, NodeStatus};
+use super::status::{GroupStatus, NodeStatus, entries};
 use crate::raft::{LogStore, SnapshotFiles};
 
 /// A node, whatever its connections are made of.
@@ -115,9 +116,15 @@ impl<T: Transport> Node<T> {
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
+        let known = self.known().map(|known| known.map);
+        let map = known.clone().unwrap_or_default();
         let groups = self.all_groups();
-        let groups = groups.iter().map(|group| GroupStatus::of(group)).collect();
-        NodeStatus { id: self.options.id, cluster: self.known(), groups }
+        NodeStatus {
+            id: self.options.id,
+            shards: known.map(|map| map.shards),
+            nodes: entries(&map),
+            groups: groups.iter().map(|group| GroupStatus::of(group, &map)).collect(),
+        }
     }
 
     /// Ends all groups. What was acknowledged is durable.
@@ -158,11 +165,13 @@ impl<T: Transport> Node<T> {
     async fn answer_raft(&self, group: &Group, request: PeerRequest) -> PeerAnswer {
         let raft = &group.raft;
         let answered = match request {
-            PeerRequest::Append(rpc) => raft
-                .append_entries(rpc)
-                .await
-                .map(PeerAnswer::Appended)
-                .map_err(|it| it.to_string()),
+            PeerRequest::Append(rpc) => {
+                let appended = raft.append_entries(rpc).await;
+                if matches!(appended, Ok(AppendEntriesResponse::Success)) {
+                    group.hear();
+                }
+                appended.map(PeerAnswer::Appended).map_err(|it| it.to_string())
+            }
             PeerRequest::Vote(rpc) => {
                 raft.vote(rpc).await.map(PeerAnswer::Voted).map_err(|it| it.to_string())
             }
@@ -236,6 +245,7 @@ impl<T: Transport> Node<T> {
             PeerRequest::RemoveNode { id } => {
                 self.change_map(super::map::MapChange::RemoveNode { id }).await?;
             }
+            PeerRequest::Leave { id } => self.remove(id).await?,
             PeerRequest::AddMember { id, address } => group()?.add_member(id, &address).await?,
             PeerRequest::RemoveMember { id } => group()?.remove_member(id).await?,
             PeerRequest::Lead => group()?.lead(self).await?,

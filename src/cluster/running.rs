@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::error::ClusterError;
 use super::group::stopped;
+use super::http;
 use super::network::Tcp;
 use super::network::server::serve;
 use super::node::Node;
@@ -107,7 +108,7 @@ impl ClusterNode {
     }
 
     /// Returns what this node knows of the cluster and of its groups.
-    pub(crate) fn status(&self) -> NodeStatus {
+    pub fn status(&self) -> NodeStatus {
         self.node.status()
     }
 
@@ -128,6 +129,28 @@ impl ClusterNode {
         let local = Arc::new(local.map_err(io::Error::other)?);
         let shards = Arc::new(NodeShards { node, runtime });
         RespServer::bind(address, local, options.shards(shards))
+    }
+
+    /// Serves clients of HTTP at an address, until the node is dropped. They have to send the
+    /// token, if there is one. Returns the address, whose port the system has chosen if it was 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`](ClusterError::Stopped) if the address cannot be used.
+    pub fn http(
+        &self,
+        address: impl ToSocketAddrs,
+        token: Option<&str>,
+    ) -> Result<SocketAddr, ClusterError> {
+        let Some(runtime) = &self.runtime else {
+            return Err(ClusterError::Stopped("the node is stopping".to_owned()));
+        };
+        let (listener, address) = listener::bind(address).map_err(|error| stopped(&error))?;
+        let _within = runtime.enter();
+        let listener = TcpListener::from_std(listener).map_err(|error| stopped(&error))?;
+        let (node, token) = (Arc::clone(&self.node), token.map(Arc::from));
+        runtime.spawn(http::run(listener, node, token, self.stop.subscribe()));
+        Ok(address)
     }
 
     fn run<T>(

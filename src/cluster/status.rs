@@ -1,58 +1,97 @@
-//! What a node says of a group, for people and for metrics.
+//! What a node says of itself and of its groups, for people and for metrics.
 
 use openraft::ServerState;
 use serde::{Deserialize, Serialize};
 
 use super::group::{Group, GroupMetrics};
-use super::network::messages::KnownCluster;
+use super::map::ClusterMap;
 
-/// What a node knows of itself.
+/// What a node knows of itself and of the cluster.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct NodeStatus {
-    pub(crate) id: u64,
-    pub(crate) cluster: Option<KnownCluster>,
-    pub(crate) groups: Vec<GroupStatus>,
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// The number of the node.
+    pub id: u64,
+    /// Number of shards of the cluster, or `None` if the node belongs to none.
+    pub shards: Option<u16>,
+    /// All nodes of the cluster, as this one knows them.
+    pub nodes: Vec<NodeEntry>,
+    /// The groups that the node takes part in: group 0, which has the map of the cluster, and one
+    /// for each shard.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// Where a node can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NodeEntry {
+    /// The number of the node.
+    pub id: u64,
+    /// Its address for the other nodes.
+    pub cluster: String,
+    /// Its address for clients of Redis.
+    pub redis: String,
+    /// Its address for clients of HTTP.
+    pub http: String,
 }
 
 /// A group, as one of its nodes sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GroupStatus {
-    pub(crate) number: u64,
-    /// What the node is in the group: leader, follower, learner, candidate or stopped.
-    pub(crate) role: GroupRole,
-    pub(crate) leader: Option<u64>,
-    pub(crate) term: u64,
-    pub(crate) voters: Vec<u64>,
-    pub(crate) learners: Vec<u64>,
-    /// Indexes of entries: the last one of the log, the last one applied, the last one in a
-    /// snapshot, and the last one purged.
-    pub(crate) last_log: Option<u64>,
-    pub(crate) applied: Option<u64>,
-    pub(crate) snapshot: Option<u64>,
-    pub(crate) purged: Option<u64>,
+#[non_exhaustive]
+pub struct GroupStatus {
+    /// The number of the group.
+    pub number: u64,
+    /// The first and the last slot of the shard. Group 0 has none.
+    pub slots: Option<(u16, u16)>,
+    /// What the node is in the group.
+    pub role: GroupRole,
+    /// The leader that the node knows.
+    pub leader: Option<u64>,
+    /// The term of Raft.
+    pub term: u64,
+    /// The nodes that vote.
+    pub voters: Vec<u64>,
+    /// The nodes that receive the log and do not vote.
+    pub learners: Vec<u64>,
+    /// Index of the last entry of the log.
+    pub last_log: Option<u64>,
+    /// Index of the last entry that was applied.
+    pub applied: Option<u64>,
+    /// Index of the last entry that is in a snapshot.
+    pub snapshot: Option<u64>,
+    /// Index of the last entry that was purged from the log.
+    pub purged: Option<u64>,
     /// Milliseconds since a majority has answered the leader. Only the leader knows.
-    pub(crate) quorum_age: Option<u64>,
+    pub quorum_age: Option<u64>,
     /// The index up to which each node has the log. Only the leader knows.
-    pub(crate) replicated: Vec<(u64, Option<u64>)>,
-    /// Number of keys, expired ones included, and their size on disk.
-    pub(crate) keys: u64,
-    pub(crate) size: u64,
+    pub replicated: Vec<(u64, Option<u64>)>,
+    /// Number of keys, expired ones included that nothing has removed yet.
+    pub keys: u64,
+    /// Size of the store, in bytes.
+    pub size: u64,
     /// Why the node does not take part any more.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// What a node is in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum GroupRole {
+#[non_exhaustive]
+pub enum GroupRole {
+    /// It receives the log, and does not vote.
     Learner,
+    /// It follows a leader.
     Follower,
+    /// It asks the others for their votes.
     Candidate,
+    /// It leads.
     Leader,
+    /// It takes no part any more.
     Stopped,
 }
 
 impl GroupRole {
-    pub(crate) fn name(self) -> &'static str {
+    /// Returns the role as a word.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Learner => "learner",
             Self::Follower => "follower",
@@ -75,8 +114,19 @@ impl From<ServerState> for GroupRole {
     }
 }
 
+/// Returns the nodes of a map.
+pub(super) fn entries(map: &ClusterMap) -> Vec<NodeEntry> {
+    let nodes = map.nodes.iter().map(|(id, addresses)| NodeEntry {
+        id: *id,
+        cluster: addresses.cluster.clone(),
+        redis: addresses.redis.clone(),
+        http: addresses.http.clone(),
+    });
+    nodes.collect()
+}
+
 impl GroupStatus {
-    pub(crate) fn of(group: &Group) -> Self {
+    pub(super) fn of(group: &Group, map: &ClusterMap) -> Self {
         let metrics: GroupMetrics = group.metrics();
         let membership = metrics.membership_config.membership();
         let mut voters: Vec<u64> = membership.voter_ids().collect();
@@ -84,8 +134,10 @@ impl GroupStatus {
         voters.dedup();
         let replicated = metrics.replication.iter().flatten();
         let stats = group.state().store().stats();
+        let slots = map.groups().contains(&group.number).then(|| map.slots_of(group.number));
         Self {
             number: group.number,
+            slots: slots.map(|slots| (*slots.start(), *slots.end())),
             role: metrics.state.into(),
             leader: metrics.current_leader,
             term: metrics.current_term,

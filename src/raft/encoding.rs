@@ -14,6 +14,23 @@ pub(super) fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>> {
         .map_err(|error| Error::Unencodable { key: key.to_vec(), reason: error.to_string() })
 }
 
+/// Encodes a value, and decodes it again: there are types that can be encoded, and never decoded.
+pub(super) fn encode_checked<T: Serialize + DeserializeOwned>(
+    key: &[u8],
+    value: &T,
+) -> Result<Vec<u8>> {
+    let bytes = encode(key, value)?;
+    match decode::<T>(key, &bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => {
+            let reason = format!(
+                "its type does not survive an encoding without the names of fields: {error}"
+            );
+            Err(Error::Unencodable { key: key.to_vec(), reason })
+        }
+    }
+}
+
 /// Decodes what was stored under a key.
 pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T> {
     let failed = |reason: String| Error::Undecodable { key: key.to_vec(), reason };

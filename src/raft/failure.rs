@@ -1,5 +1,7 @@
 //! Errors of a store, as openraft wants them.
 
+use std::borrow::Borrow;
+
 use openraft::{AnyError, ErrorSubject, ErrorVerb, NodeId, StorageError, StorageIOError};
 
 use crate::error::Error;
@@ -14,12 +16,14 @@ pub(super) trait During<T> {
     ) -> Result<T, StorageError<N>>;
 }
 
-impl<T> During<T> for Result<T, Error> {
+impl<T, E: Borrow<Error>> During<T> for Result<T, E> {
     fn during<N: NodeId>(
         self,
         subject: ErrorSubject<N>,
         verb: ErrorVerb,
     ) -> Result<T, StorageError<N>> {
-        self.map_err(|error| StorageIOError::new(subject, verb, AnyError::new(&error)).into())
+        self.map_err(|error| {
+            StorageIOError::new(subject, verb, AnyError::new(error.borrow())).into()
+        })
     }
 }

@@ -24,6 +24,12 @@
 //! transaction. The network is the program's. It sends a snapshot file by file: see
 //! [`SnapshotFiles`].
 //!
+//! Requests, ids of nodes and nodes are stored with [postcard](https://docs.rs/postcard), without
+//! the names of fields. So their types must not depend on these: serde's `untagged`, `tag`,
+//! `flatten` and `skip_serializing_if` do, and so do types such as `serde_json::Value`. An entry
+//! that could not be decoded again is refused before it is written, which stops the node. One that
+//! would become another value is not noticed: that can happen with `skip_serializing_if`.
+//!
 //! Keys that begin with `\0raft` belong to the state machine.
 //!
 //! After [`shutdown`](openraft::Raft::shutdown), tasks of openraft may keep the two open for a

@@ -34,14 +34,14 @@ pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
 
 /// Own changes that the follower has not met yet.
 #[derive(Debug, Default)]
-struct Notes {
+struct OwnChanges {
     /// The number of changes for each key.
     counts: HashMap<Vec<u8>, u32>,
     /// The position behind the last own clear.
     cleared: Option<Position>,
 }
 
-impl Notes {
+impl OwnChanges {
     fn take(&mut self, key: &[u8]) -> bool {
         let Some(count) = self.counts.get_mut(key) else { return false };
         *count -= 1;
@@ -58,14 +58,14 @@ pub(super) struct Ledger {
     is_followed: AtomicBool,
     /// Lock 9: the changes. Nothing is called while it is held, and a clear takes it with the store
     /// locked.
-    notes: Mutex<Notes>,
+    notes: Mutex<OwnChanges>,
     /// Lock 0: the position behind the last own clear, until the feed goes on from there. Held
     /// during a clear.
     cleared: Mutex<Option<Position>>,
 }
 
 impl Ledger {
-    fn notes(&self) -> MutexGuard<'_, Notes> {
+    fn notes(&self) -> MutexGuard<'_, OwnChanges> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,7 +85,7 @@ impl Ledger {
         store.clear()?;
         *cleared = Some(store.position());
         // A change after that position may lose its note, and is then reported twice.
-        *self.notes() = Notes { counts: HashMap::new(), cleared: *cleared };
+        *self.notes() = OwnChanges { counts: HashMap::new(), cleared: *cleared };
         Ok(())
     }
 

@@ -81,12 +81,12 @@ mod transaction;
 pub(crate) use chance::{SharedChance, random as chance};
 pub use options::RespOptions;
 #[cfg(feature = "cluster")]
-pub(crate) use replicated::{CommandsRequest, ReplicatedKeys, ReplicatedReply};
+pub(crate) use replicated::{CommandsRequest, ReplicatedKeys, ReplicatedReply, StringEntry};
 pub use server::{RespServer, RespStopHandle};
 #[cfg(feature = "cluster")]
 pub(crate) use shards::{ClusterShards, ShardFailure, Topology, TopologyNode, TopologyShard};
 #[cfg(feature = "cluster")]
-pub(crate) use slots::SLOT_COUNT;
+pub(crate) use slots::{SLOT_COUNT, slot_of};
 
 /// The version of Redis whose replies and errors clients get.
 const REDIS_VERSION: &str = "7.0.15";

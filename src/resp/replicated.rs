@@ -5,6 +5,7 @@
 //! - What a client watches is compared by its contents: versions differ between nodes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,8 @@ use super::holding::Holding;
 use super::keyspace::Keyspace;
 use super::refusal::{Answer, Refusal};
 use super::reply::Reply;
-use crate::error::{Error, Result};
-use crate::store::{Bitcask, Transaction};
+use crate::error::Error;
+use crate::store::{Bitcask, Transaction, Ttl};
 
 /// Commands of one client, for the log of a cluster.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -32,6 +33,11 @@ pub(crate) struct CommandsRequest {
 }
 
 impl CommandsRequest {
+    /// Takes commands, with their arguments, and the digests of what keys must hold.
+    pub(crate) fn new(commands: Vec<Vec<Bytes>>, watched: Vec<(Bytes, Option<u128>)>) -> Self {
+        Self { commands, watched }
+    }
+
     /// Returns about how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         let of_args = |args: &Vec<Bytes>| args.iter().map(|arg| arg.len() + 8).sum::<usize>();
@@ -43,6 +49,25 @@ impl CommandsRequest {
 /// The reply to a command that was replicated.
 #[derive(Debug)]
 pub(crate) struct ReplicatedReply(pub(super) Reply);
+
+impl ReplicatedReply {
+    /// Returns the number that the command replies, if it is one, or the text of its error.
+    pub(crate) fn into_number(self) -> Result<Option<i64>, String> {
+        match self.0 {
+            Reply::Integer(number) => Ok(Some(number)),
+            Reply::Error(text) => Err(text),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What a key holds, for those that know strings alone.
+#[derive(Debug)]
+pub(crate) enum StringEntry {
+    Absent,
+    OtherType,
+    Value { value: Vec<u8>, digest: u128, left: Option<Duration> },
+}
 
 /// The keys of one store of a cluster.
 #[derive(Debug)]
@@ -57,8 +82,27 @@ impl ReplicatedKeys {
     pub(crate) fn new<T: Send + Sync + 'static>(
         store: Arc<Bitcask>,
         owner: Arc<T>,
-    ) -> Result<Self> {
+    ) -> Result<Self, Error> {
         Ok(Self { database: Arc::new(Database::replicated(store)?), _owner: owner })
+    }
+
+    /// Returns what a key holds, or the text of an error.
+    pub(crate) fn string(&self, key: &[u8]) -> Result<StringEntry, String> {
+        let read = Keyspace::new(&self.database).atomically(|space| {
+            let Some(digest) = digest(space, key)? else { return Ok(StringEntry::Absent) };
+            let left = match space.ttl(key)? {
+                Some(Ttl::In(left)) => Some(left),
+                _ => None,
+            };
+            Ok(match space.get(key)? {
+                None => StringEntry::Absent,
+                Some(Holding::Hash(_)) => StringEntry::OtherType,
+                Some(Holding::String(value)) => {
+                    StringEntry::Value { value: value.to_vec(), digest, left }
+                }
+            })
+        });
+        read.map_err(|refusal| error_of(refusal).to_string())
     }
 
     /// Runs commands in a transaction of the log. Returns `None` if a watched key has changed.
@@ -71,7 +115,7 @@ impl ReplicatedKeys {
         tx: &mut Transaction,
         request: &CommandsRequest,
         chance: &mut SharedChance,
-    ) -> Result<Option<Vec<ReplicatedReply>>> {
+    ) -> Result<Option<Vec<ReplicatedReply>>, Error> {
         let mut space = Keyspace::within(&self.database, tx);
         space.chance = Some(chance.clone());
         for (key, expected) in &request.watched {

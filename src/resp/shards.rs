@@ -70,12 +70,6 @@ impl Topology {
     pub(super) fn node(&self, id: u64) -> Option<&TopologyNode> {
         self.nodes.iter().find(|node| node.id == id)
     }
-
-    /// Returns the numbers of the shards that this node leads.
-    pub(super) fn led_here(&self) -> impl Iterator<Item = u64> {
-        let led = self.shards.iter().filter(|shard| shard.leader == Some(self.me));
-        led.map(|shard| shard.number)
-    }
 }
 
 /// Returns the name of a node in the protocol: 40 hexadecimal digits.

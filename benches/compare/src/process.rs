@@ -167,8 +167,9 @@ pub(crate) fn tell(arguments: &Arguments, row: &str, value: f64) {
     }
 }
 
-/// Tells the process that started this one to kill it, and waits for that.
-pub(crate) fn wait_to_be_killed() -> ! {
+/// Tells the process that started this one to kill it, and waits for that, with the store open: a
+/// store that is dropped before is closed.
+pub(crate) fn wait_to_be_killed<S>(_open: &S) -> ! {
     println!("{}", serde_json::json!({ "ready": true }));
     loop {
         std::thread::park();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bitcask::WriteOptions;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyMemoryView, PyString};
 
 use crate::errors::invalid;
 
@@ -60,7 +60,7 @@ pub(crate) fn duration(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Duratio
     let seconds: f64 = if value.hasattr("total_seconds")? {
         value.call_method0("total_seconds")?.extract()?
     } else {
-        value.extract()?
+        number(value, name)?
     };
     if seconds == f64::INFINITY {
         return Ok(Duration::MAX);
@@ -69,13 +69,21 @@ pub(crate) fn duration(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Duratio
         .map_err(|error| invalid(&format!("`{name}` is {seconds} seconds: {error}")))
 }
 
+/// Reads a number. A flag is none, although Python would take `True` for 1.
+fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(invalid(&format!("`{name}` is {value}, which is no number of seconds")));
+    }
+    value.extract()
+}
+
 /// Reads a time: seconds since the epoch or a `datetime`. Every time before the epoch is the epoch,
 /// which has passed too.
 fn time(value: &Bound<'_, PyAny>, name: &str) -> PyResult<SystemTime> {
     let seconds: f64 = if value.hasattr("timestamp")? {
         value.call_method0("timestamp")?.extract()?
     } else {
-        value.extract()?
+        number(value, name)?
     };
     let since_epoch = Duration::try_from_secs_f64(seconds.max(0.0)).ok();
     let time = since_epoch.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bitcask::{Compression, MergePolicy, Options, SyncPolicy};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBool, PyDict};
 
 use crate::errors::invalid;
 use crate::input::duration;
@@ -64,6 +64,12 @@ fn sync_policy(value: &Bound<'_, PyAny>) -> PyResult<SyncPolicy> {
             "`sync` is {name:?}: it can be \"always\", \"never\", or an interval in seconds"
         ))),
         Err(_) => {
+            if value.is_instance_of::<PyBool>() {
+                return Err(invalid(&format!(
+                    "`sync` is {value}: use `sync=\"always\"` to make every write durable, or leave \
+                     it out"
+                )));
+            }
             let interval = duration(value, "sync")?;
             if interval < SYNC_INTERVAL_MIN {
                 return Err(invalid(&format!(

@@ -7,6 +7,8 @@ import pytest
 
 from bitcaskpy.store import Entry, HashTable, HashTableEntry, Segment, SegmentManager
 
+from conftest import contents
+
 
 def entry(key=b"key", value=b"value", timestamp=1625077765.1, tombstone=False):
     return Entry(timestamp, len(key), len(value), key, value, tombstone)
@@ -123,6 +125,34 @@ def test_sizes_and_paths_come_from_the_files_and_not_from_a_stale_hint(tmp_path)
     assert result.offset == segment.size
     assert manager.read(0, 0).value == b"11111"
     assert manager.read(0, result.offset).value == b"33333"
+
+
+# What followed a torn record was appended to it: the new record was lost, and the torn one had a
+# value that nobody had put.
+@pytest.mark.parametrize("missing", [1, 3, 6, 20])
+def test_nothing_is_appended_behind_a_torn_record(tmp_path, missing):
+    manager = SegmentManager(str(tmp_path))
+    first, second, third = (entry(key, key * 5) for key in (b"a", b"b", b"c"))
+    manager.append(first)
+    manager.append(second)
+    log = manager.get_segment(0).filepath
+    os.truncate(log, os.path.getsize(log) - missing)
+    before = contents(tmp_path)["segment_0.log"]
+    torn = Segment.open_segment(0, str(tmp_path))
+    assert torn.closed and torn.num_entries == 1
+    with pytest.raises(ValueError, match="Segment is closed"):
+        torn.append(third)
+    result = SegmentManager(str(tmp_path)).append(third)
+    assert (result.segment_id, result.offset) == (1, 0)
+    assert contents(tmp_path)["segment_0.log"] == before
+    again, table = SegmentManager(str(tmp_path)), HashTable()
+    table.recover_from_segment_manager(again)
+    assert table.get("b") is None and table.size() == 2
+    for key, expected in (("a", first), ("c", third)):
+        place = table.get(key)
+        assert again.read(place.segment_id, place.value_pos) == expected
+    # What is appended later goes to the new segment as well.
+    assert again.append(second).segment_id == 1
 
 
 def test_a_manager_begins_with_an_empty_segment(tmp_path):

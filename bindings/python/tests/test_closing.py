@@ -9,6 +9,16 @@ import threading
 import pytest
 
 import bitcask
+import bitcaskpy
+import pybitcask
+
+
+@pytest.fixture
+def ctrl_c():
+    """Makes SIGINT raise ``KeyboardInterrupt``, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def wait_until_closed(db):
@@ -53,7 +63,7 @@ def test_everyone_who_closes_a_store_finds_it_closed(db, busy):
 
 
 # `close` heard of Ctrl-C only once the calls of other threads had ended.
-def test_closing_can_be_interrupted_and_repeated(db, busy):
+def test_closing_can_be_interrupted_and_repeated(db, busy, ctrl_c):
     def interrupt():
         wait_until_closed(db)
         os.kill(os.getpid(), signal.SIGINT)
@@ -68,6 +78,34 @@ def test_closing_can_be_interrupted_and_repeated(db, busy):
             bitcask.open(db.path)
     db.close()
     bitcask.open(db.path, create=False).close()
+
+
+# The second `close` did nothing: the store stayed open, and its directory locked.
+@pytest.mark.parametrize("kind", [pybitcask.Bitcask, bitcaskpy.BitcaskStore])
+def test_closing_a_shared_store_can_be_interrupted_and_repeated(path, busy, ctrl_c, kind):
+    store = kind(path)
+    db = store.bitcask
+
+    def interrupt():
+        wait_until_closed(db)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    with busy(db):
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            store.close()
+        interrupter.join()
+        with pytest.raises(bitcask.Locked):
+            kind(path)
+        with pytest.raises(bitcask.Closed):
+            store.get("a")
+    store.close()
+    store.close()
+    with pytest.raises(bitcask.Closed):
+        store.bitcask
+    with kind(path) as again:
+        assert again.get("a") is None
 
 
 def test_closing_does_not_wait_for_the_function_of_a_transaction(db):
@@ -142,3 +180,20 @@ def test_an_object_that_a_shelf_cannot_write_at_the_end_is_shown(path):
     """
     assert "pickle" in run(program, path).stderr
     bitcask.open(path, create=False).close()
+
+
+# No store was closed, because the program has a module of this name.
+def test_a_module_of_the_program_may_be_called_shelve(path, tmp_path):
+    (tmp_path / "shelve.py").write_text("books = []\n")
+    program = """if True:
+        import sys
+        sys.path.insert(0, sys.argv[2])
+        import bitcask, pathlib, shelve
+        db = bitcask.open(sys.argv[1])
+        db[b"a"] = b"1"
+        # Runs after the store's own function.
+        import atexit
+        atexit._run_exitfuncs()
+        assert db.closed
+    """
+    assert run(program, path, tmp_path).stderr == ""

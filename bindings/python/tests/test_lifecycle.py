@@ -104,6 +104,21 @@ def test_every_sync_policy(path, sync):
         assert db.stats()["syncs"] > syncs
 
 
+# `True` was read as one second, so that a program which asked for durable writes had none.
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_flag_is_no_time(path, flag):
+    with pytest.raises(bitcask.InvalidInput, match=f'`sync` is {flag}.*"always"'):
+        bitcask.open(path, sync=flag)
+    with pytest.raises(bitcask.InvalidInput, match=f"`default_ttl` is {flag}"):
+        bitcask.open(path, default_ttl=flag)
+    with bitcask.open(path) as db:
+        for options in ({"ttl": flag}, {"expires_at": flag}):
+            (name,) = options
+            with pytest.raises(bitcask.InvalidInput, match=f"`{name}` is {flag}"):
+                db.put(b"a", b"1", **options)
+        assert not db
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -127,6 +127,51 @@ def test_views_know_their_store(db):
     assert db.keys() & {b"a", b"z"} == {b"a"}
 
 
+# Views compared the number of keys first, which counts those that have expired.
+def test_views_do_not_show_expired_keys(db):
+    db.put(b"a", b"1", ttl=0)
+    assert list(db.keys()) == []
+    assert not db.keys() and not db.items() and not db.values()
+    assert db.keys() == set() and db.items() == set() and db.keys() <= set()
+    db[b"b"] = b"2"
+    assert db.keys() and db.items() and db.values()
+    assert db.keys() == {b"b"} and {b"b"} == db.keys() and db.keys() != {b"b", b"c"}
+    assert db.keys() != {b"c"} and db.keys() != [b"b"]
+    assert db.keys() <= {b"b"} and not db.keys() < {b"b"} and db.keys() < {b"b", b"c"}
+    assert db.keys() >= {b"b"} and not db.keys() > {b"b"} and db.keys() > set()
+    assert not db.keys() >= {b"b", b"c"} and not db.keys() <= set()
+    assert db.items() == {(b"b", b"2")} and db.items() <= {(b"b", b"2"), (b"c", b"3")}
+    db.put(b"d", b"1", ttl=0)
+    assert {b"b"} >= db.keys() and not {b"b"} > db.keys() and {b"b", b"c"} > db.keys()
+    with db.snapshot() as snapshot:
+        assert snapshot.keys() == db.keys() and not snapshot.keys() < db.keys()
+
+
+# The search asked for the value of each key again, and raised `KeyError` if one was gone by then.
+def test_a_value_is_searched_in_one_moment(db):
+    db.update({b"a": b"1", b"b": b"2"})
+
+    class Clearing:
+        def __eq__(self, value):
+            db.clear()
+            return value == b"2"
+
+    assert Clearing() in db.values()
+    assert b"2" not in db.values() and not db
+
+
+# Each value was read anew, and `KeyError` raised if its key had expired since the keys were listed.
+def test_another_store_is_copied_as_of_one_moment(db, tmp_path):
+    class Forgetful(bitcask.Store):
+        def __getitem__(self, key):
+            raise KeyError(key)
+
+    with Forgetful(tmp_path / "other") as other:
+        other.update({b"a": b"1", b"b": b"2"})
+        db.update(other)
+        assert dict(db.items()) == {b"a": b"1", b"b": b"2"}
+
+
 def test_pop_popitem_and_setdefault(db):
     db.update([(b"a", b"1"), (b"b", b"2")])
     assert db.pop(b"b") == b"2"

@@ -172,6 +172,9 @@ pub(crate) enum Command {
     /// Serves the store over HTTP, or stops a server.
     #[cfg(feature = "server")]
     Server(crate::commands::server::ServerArgs),
+    /// Founds a cluster, changes which nodes belong to it, and shows how it is.
+    #[cfg(feature = "cluster")]
+    Cluster(crate::commands::cluster::ClusterCommandArgs),
     /// Tells whether a server works.
     Health(health::HealthArgs),
     /// Tells whether a server answers.

@@ -18,9 +18,11 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{
-    BasicNode, ErrorSubject, ErrorVerb, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot,
-    StorageError, StorageIOError, Vote,
+    BasicNode, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftNetwork, RaftNetworkFactory,
+    Snapshot, StorageError, StorageIOError, Vote,
 };
+
+use tokio::task::JoinHandle;
 
 use super::messages::{MESSAGE_SIZE_MAX, PIECE_SIZE, PeerAnswer, PeerRequest};
 use super::transport::Transport;
@@ -29,6 +31,8 @@ use crate::raft::SnapshotFiles;
 
 /// Time for one piece of a snapshot.
 const PIECE_TIME: Duration = Duration::from_secs(30);
+/// Time for entries. They have at most a few megabytes, or are one large request.
+const ENTRIES_TIME: Duration = Duration::from_secs(30);
 /// Time to install a snapshot that has arrived.
 const INSTALL_TIME: Duration = Duration::from_secs(300);
 
@@ -45,7 +49,19 @@ pub(crate) struct PeerConnection<T> {
     network: PeerNetwork<T>,
     address: String,
     sender: Option<SendRequest<Body>>,
+    /// Entries that are on their way, although openraft waits for them no longer.
+    sending: Option<SendingEntries<T>>,
 }
+
+/// Entries on their way to another node. openraft gives them the time of a heartbeat, and sends them
+/// again after that. On a slow network, large ones would never arrive.
+struct SendingEntries<T> {
+    entries: EntriesName,
+    task: JoinHandle<(PeerConnection<T>, io::Result<PeerAnswer>)>,
+}
+
+/// What tells entries from others: the vote of the leader, and the log ids before and at the end.
+type EntriesName = (Vote<u64>, Option<LogId<u64>>, Option<LogId<u64>>, Option<LogId<u64>>);
 
 impl<T> fmt::Debug for PeerNetwork<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +71,12 @@ impl<T> fmt::Debug for PeerNetwork<T> {
 
 impl<T: Transport> PeerNetwork<T> {
     pub(crate) fn connection(&self, address: &str) -> PeerConnection<T> {
-        PeerConnection { network: self.clone(), address: address.to_owned(), sender: None }
+        PeerConnection {
+            network: self.clone(),
+            address: address.to_owned(),
+            sender: None,
+            sending: None,
+        }
     }
 }
 
@@ -98,6 +119,36 @@ impl<T: Transport> PeerConnection<T> {
         }
         self.sender = Some(sender);
         postcard::from_bytes(&body).map_err(io::Error::other)
+    }
+
+    /// Sends entries. If the caller goes away meanwhile, they stay on their way, and whoever sends
+    /// the same entries next waits for the answer to them.
+    async fn append(&mut self, rpc: AppendEntriesRequest<Consensus>) -> io::Result<PeerAnswer> {
+        let last = rpc.entries.last().map(|entry| entry.log_id);
+        let entries = (rpc.vote, rpc.prev_log_id, last, rpc.leader_commit);
+        if let Some(sending) = &mut self.sending {
+            let ended = (&mut sending.task).await;
+            let are_same = sending.entries == entries;
+            self.sending = None;
+            if let Ok((connection, answer)) = ended {
+                self.sender = connection.sender;
+                if are_same {
+                    return answer;
+                }
+            }
+        }
+        let mut connection = self.network.connection(&self.address);
+        connection.sender = self.sender.take();
+        let task = tokio::spawn(async move {
+            let answer = connection.ask(&PeerRequest::Append(rpc), ENTRIES_TIME).await;
+            (connection, answer)
+        });
+        let sending = self.sending.insert(SendingEntries { entries, task });
+        let ended = (&mut sending.task).await;
+        self.sending = None;
+        let (connection, answer) = ended.map_err(io::Error::other)?;
+        self.sender = connection.sender;
+        answer
     }
 
     async fn connect(&self) -> io::Result<SendRequest<Body>> {
@@ -190,9 +241,9 @@ impl<T: Transport> RaftNetwork<Consensus> for PeerConnection<T> {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Consensus>,
-        option: RPCOption,
+        _: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed> {
-        match self.ask(&PeerRequest::Append(rpc), option.hard_ttl()).await {
+        match self.append(rpc).await {
             Ok(PeerAnswer::Appended(response)) => Ok(response),
             Ok(other) => Err(unreachable(&odd(&other))),
             Err(error) => Err(unreachable(&error)),

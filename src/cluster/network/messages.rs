@@ -53,6 +53,10 @@ pub(crate) enum PeerRequest {
     RemoveNode {
         id: u64,
     },
+    /// Removes a node from the cluster: from its groups, and from the map.
+    Leave {
+        id: u64,
+    },
     /// Makes a node a member of a group; to the leader of the group.
     AddMember {
         id: u64,

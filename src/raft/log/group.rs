@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::{
     DefensiveError, ErrorSubject, ErrorVerb, LogId, LogState, RaftLogId as _, RaftTypeConfig,
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::keys::{LogItem, entries_prefix, index_of, key_of};
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
-use crate::raft::encoding::{decode, encode};
+use crate::raft::encoding::{decode, encode, encode_checked};
 use crate::raft::failure::During as _;
 use crate::store::{Batch, Bitcask};
 use crate::sync::Mutex;
@@ -33,6 +34,9 @@ pub(in crate::raft) struct GroupLog<C: RaftTypeConfig> {
     /// Lock 0: where the log begins and ends. Held while the log is written to, not while it is
     /// read.
     ends: Mutex<LogEnds<C>>,
+    /// Number of times that the log was truncated since it was opened. Changed with `ends` locked,
+    /// and read without a lock.
+    truncations: AtomicU64,
     config: PhantomData<C>,
 }
 
@@ -47,8 +51,6 @@ struct LogEnds<C: RaftTypeConfig> {
     last: Option<LogId<C::NodeId>>,
     /// The last entry that was purged, as long as its removal has not begun on disk.
     pending: Option<LogId<C::NodeId>>,
-    /// Number of times that the log was truncated since it was opened.
-    truncations: u64,
 }
 
 impl<C: RaftTypeConfig> LogEnds<C> {
@@ -86,13 +88,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         }
         let purged: Option<LogId<C::NodeId>> = get(store, &key_of(number, LogItem::Purged))?;
         let first_kept = purged.as_ref().map_or(0, |purged| purged.index.saturating_add(1));
-        let mut ends = LogEnds {
-            first: first_kept,
-            last: purged.clone(),
-            purged,
-            pending: None,
-            truncations: 0,
-        };
+        let mut ends = LogEnds { first: first_kept, last: purged.clone(), purged, pending: None };
         let (mut last, mut leftover) = (None, Batch::new());
         for key in store.prefix_keys(entries_prefix(number)) {
             let key = key?;
@@ -122,7 +118,12 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         if !leftover.is_empty() {
             store.write_opt(&leftover, not_synced())?;
         }
-        Ok(Self { number, ends: Mutex::new(ends), config: PhantomData })
+        let truncations = AtomicU64::new(0);
+        Ok(Self { number, ends: Mutex::new(ends), truncations, config: PhantomData })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     fn key(&self, item: LogItem) -> Vec<u8> {
@@ -136,7 +137,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
 
     /// Returns how often the log was truncated since it was opened.
     pub(in crate::raft) fn truncations(&self) -> u64 {
-        self.ends.lock().truncations
+        self.truncations.load(Ordering::Acquire)
     }
 
     pub(in crate::raft) fn vote(&self, store: &Bitcask) -> Result<Option<Vote<C::NodeId>>> {
@@ -188,7 +189,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
             }
             let key = self.key(LogItem::Entry(log_id.index));
             let this = || ErrorSubject::Log(log_id.clone());
-            let bytes = encode(&key, &entry).during(this(), ErrorVerb::Write)?;
+            let bytes = encode_checked(&key, &entry).during(this(), ErrorVerb::Write)?;
             if batch.size() + bytes.len() as u64 > BATCH_SIZE && !batch.is_empty() {
                 write(store, &mut batch, &mut ends, last.take())
                     .during(this(), ErrorVerb::Write)?;
@@ -247,7 +248,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         };
         // Before anything is removed: a reader that has found an entry after this finds it
         // outdated.
-        ends.truncations += 1;
+        self.truncations.fetch_add(1, Ordering::AcqRel);
         // Readers find no entry beyond the end from now on.
         ends.last = before;
         self.delete_all(store, Batch::new(), (since..end).rev())
@@ -291,7 +292,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         let last_key = self.key(LogItem::Entry(upto.index));
         let found: Option<C::Entry> = get(store, &last_key)?;
         if found.is_some_and(|entry| *entry.get_log_id() != upto) && ends.next() > ends.first {
-            ends.truncations += 1;
+            self.truncations.fetch_add(1, Ordering::AcqRel);
             let behind = ends.first..ends.next();
             ends.last = Some(upto.clone());
             self.delete_all(store, Batch::new(), behind.rev())?;
@@ -299,9 +300,12 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         let key = self.key(LogItem::Purged);
         let mut batch = Batch::new();
         batch.put(&key, encode(&key, &upto)?);
-        let first = store.prefix_keys(entries_prefix(self.number)).next().transpose()?;
+        // The log may end far before what was purged.
+        let mut keys = store.prefix_keys(entries_prefix(self.number));
+        let (first, last) = (keys.next().transpose()?, keys.next_back().transpose()?);
         let first = first.and_then(|key| index_of(&key)).unwrap_or(u64::MAX);
-        self.delete_all(store, batch, first..upto.index.saturating_add(1))?;
+        let last = last.and_then(|key| index_of(&key)).unwrap_or(first).min(upto.index);
+        self.delete_all(store, batch, first..last.saturating_add(1))?;
         ends.pending = None;
         Ok(())
     }
@@ -322,20 +326,39 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         store.write_opt(&batch, not_synced())
     }
 
-    /// Removes everything of the group. A removal that a crash interrupts is finished when the
-    /// group is opened again.
+    /// Returns whether the state machine holds what is not of this log: what comes after its end,
+    /// or another entry in the place of one of its own.
+    pub(in crate::raft) fn differs_from(
+        &self,
+        store: &Bitcask,
+        applied: &LogId<C::NodeId>,
+    ) -> Result<bool> {
+        let ends = self.ends.lock();
+        if applied.index < ends.first {
+            return Ok(false);
+        }
+        Ok(applied.index >= ends.next() || self.log_id(store, applied.index)? != *applied)
+    }
+
+    /// Removes everything of the group.
     pub(in crate::raft) fn remove(&self, store: &Bitcask) -> Result<()> {
         let mut ends = self.ends.lock();
-        let mut batch = Batch::new();
-        batch.put(self.key(LogItem::Removed), b"");
-        for item in [LogItem::Committed, LogItem::Purged, LogItem::Vote] {
-            batch.delete(self.key(item));
-        }
-        store.write_opt(&batch, not_synced())?;
-        finish_removal(store, self.number)?;
-        *ends = LogEnds { purged: None, first: 0, last: None, pending: None, truncations: 0 };
+        remove_group(store, self.number)?;
+        *ends = LogEnds { purged: None, first: 0, last: None, pending: None };
         Ok(())
     }
+}
+
+/// Removes everything of a group, which need not be open. A removal that a crash interrupts is
+/// finished when the group is opened again.
+pub(super) fn remove_group(store: &Bitcask, number: u64) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.put(key_of(number, LogItem::Removed), b"");
+    for item in [LogItem::Committed, LogItem::Purged, LogItem::Vote] {
+        batch.delete(key_of(number, item));
+    }
+    store.write_opt(&batch, not_synced())?;
+    finish_removal(store, number)
 }
 
 /// Removes the entries of a group that is being removed, and the mark that says so.

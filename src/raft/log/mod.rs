@@ -18,8 +18,8 @@ use std::time::Duration;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt as _;
 use openraft::{
-    Entry, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig,
-    StorageError, Vote,
+    Entry, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogId as _, RaftLogReader,
+    RaftTypeConfig, StorageError, Vote,
 };
 
 use super::blocking::blocking;
@@ -47,11 +47,14 @@ const HELD_LOOKED: Duration = Duration::from_millis(5);
 /// of them. The entries of all groups then lie in one log of segment files, and those that come at
 /// about the same time share a sync.
 ///
+/// openraft gets about 4 MiB of entries at a time to send them to another node, and gives that node
+/// its `heartbeat_interval` to store them. That interval has to suffice for it.
+///
 /// Clones and groups share the store, which is closed when the last of them is dropped.
 pub struct LogStore<C: RaftTypeConfig> {
     shared: Arc<SharedLog>,
     group: Arc<GroupLog<C>>,
-    holder: Option<Arc<dyn Holder>>,
+    holder: Option<Arc<dyn Holder<C>>>,
 }
 
 /// Reads the entries of a [`LogStore`], for the tasks of openraft that send them to other nodes.
@@ -65,9 +68,13 @@ pub struct LogReader<C: RaftTypeConfig> {
 }
 
 /// A state machine, as its log sees it.
-pub(super) trait Holder: Send + Sync {
+pub(super) trait Holder<C: RaftTypeConfig>: Send + Sync {
     /// Returns whether the state up to an entry is durable, after a sync if that makes it so.
+    /// Returns an error if the state has failed, and will not get there.
     fn holds(&self, index: u64) -> Result<bool>;
+
+    /// Returns the last entry that was applied.
+    fn applied(&self) -> Option<LogId<C::NodeId>>;
 }
 
 /// What the groups of a node share.
@@ -88,14 +95,24 @@ impl<C: RaftTypeConfig> LogStore<C> {
     /// Those of [`Bitcask::open`], [`Undecodable`](Error::Undecodable) for entries that this
     /// version cannot read, and [`Corrupt`](Error::Corrupt) if entries are missing.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        Self::open_on(&Env::default(), path.as_ref(), options)
+        Self::open_group(path, options, 0)
     }
 
-    pub(super) fn open_on(env: &Env, path: &Path, options: Options) -> Result<Self> {
+    /// Opens the log in a directory, or creates one there, and returns one of its groups. Damage in
+    /// another group is no obstacle.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_group(path: impl AsRef<Path>, options: Options, number: u64) -> Result<Self> {
+        Self::open_on(&Env::default(), path.as_ref(), options, number)
+    }
+
+    pub(super) fn open_on(env: &Env, path: &Path, options: Options, number: u64) -> Result<Self> {
         let options = options.sync_policy(SyncPolicy::Never).default_ttl(None);
         let options = options.key_size_limit(KEY_SIZE_LIMIT).value_size_limit(VALUE_SIZE_LIMIT);
         let store = Arc::new(Bitcask::open_on(env, path, options)?);
-        let group = Arc::new(GroupLog::open(&store, 0)?);
+        let group = Arc::new(GroupLog::open(&store, number)?);
         let syncing = Syncing::start(&store, env.threads)?;
         Ok(Self { shared: Arc::new(SharedLog { store, syncing }), group, holder: None })
     }
@@ -137,6 +154,21 @@ impl<C: RaftTypeConfig> LogStore<C> {
         self.shared.store.sync()
     }
 
+    /// Removes the log and the vote of another group, which must not be in use. It need not be one
+    /// that [`group`](Self::group) can open: this is the way to replace a damaged log, by a node
+    /// that begins anew under another id. Durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bitcask::delete_prefix`].
+    pub fn remove_other(&self, number: u64) -> Result<()> {
+        if number == self.group.number() {
+            return self.clone().remove_group();
+        }
+        group::remove_group(&self.shared.store, number)?;
+        self.shared.store.sync()
+    }
+
     /// Returns the statistics of the store that holds the log: sizes, syncs, merges.
     pub fn stats(&self) -> crate::stats::Stats {
         self.shared.store.stats()
@@ -163,6 +195,20 @@ impl<C: RaftTypeConfig> LogStore<C> {
         }
         self.group.remove_purged(&self.shared.store)?;
         Ok(false)
+    }
+
+    /// Begins the log behind what the state machine holds, if that is not of this log. A node that
+    /// died after it had installed a snapshot, and before it had removed the entries that the
+    /// snapshot replaces, would go on with both.
+    fn begin_behind_state(&self) -> Result<()> {
+        let Some(applied) = self.holder.as_ref().and_then(|holder| holder.applied()) else {
+            return Ok(());
+        };
+        if self.group.differs_from(&self.shared.store, &applied)? {
+            self.group.purge(applied);
+            self.purge_held()?;
+        }
+        Ok(())
     }
 
     /// Waits until everything written so far is durable.
@@ -253,7 +299,11 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
         start: u64,
         end: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let entries = self.log.limited_get_log_entries(start, end).await?;
+        let mut entries = self.log.limited_get_log_entries(start, end).await?;
+        // The rest of a range whose beginning was purged does not follow what the other node has.
+        if entries.first().is_some_and(|first| first.get_log_id().index != start) {
+            entries.clear();
+        }
         Ok(self.current(entries))
     }
 }
@@ -262,7 +312,8 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     type LogReader = LogReader<C>;
 
     async fn get_log_state(&mut self) -> Result<LogState<C>, StorageError<C::NodeId>> {
-        Ok(self.group.state())
+        let begun = blocking(|| self.begin_behind_state().map(|()| self.group.state()));
+        begun.during(ErrorSubject::Logs, ErrorVerb::Read)
     }
 
     async fn get_log_reader(&mut self) -> Self::LogReader {
@@ -278,21 +329,24 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
-        self.group.vote(&self.shared.store).during(ErrorSubject::Vote, ErrorVerb::Read)
+        let vote = blocking(|| self.group.vote(&self.shared.store));
+        vote.during(ErrorSubject::Vote, ErrorVerb::Read)
     }
 
     async fn save_committed(
         &mut self,
         committed: Option<LogId<C::NodeId>>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let saved = self.group.save_committed(&self.shared.store, committed.as_ref());
+        let save = || self.group.save_committed(&self.shared.store, committed.as_ref());
+        let saved = blocking(save);
         saved.during(ErrorSubject::Logs, ErrorVerb::Write)
     }
 
     async fn read_committed(
         &mut self,
     ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
-        self.group.committed(&self.shared.store).during(ErrorSubject::Logs, ErrorVerb::Read)
+        let committed = blocking(|| self.group.committed(&self.shared.store));
+        committed.during(ErrorSubject::Logs, ErrorVerb::Read)
     }
 
     async fn append<I>(

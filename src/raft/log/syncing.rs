@@ -63,12 +63,18 @@ impl Syncing {
 
     /// Calls a function once everything written so far is durable, or when a sync has failed.
     pub(in crate::raft) fn then(&self, done: Done) {
-        if self.is_served {
-            self.queue.waiting.lock().done.push(done);
-            self.queue.come.notify_all();
-        } else {
-            done(self.queue.sync());
+        if !self.is_served {
+            return done(self.queue.sync());
         }
+        let mut waiting = self.queue.waiting.lock();
+        if waiting.is_over {
+            drop(waiting);
+            // The thread has panicked.
+            return done(Err(Arc::new(Error::ReadOnly)));
+        }
+        waiting.done.push(done);
+        drop(waiting);
+        self.queue.come.notify_all();
     }
 }
 
@@ -86,6 +92,7 @@ impl SyncQueue {
     }
 
     fn run(&self) {
+        let _end = SyncEnd(self);
         loop {
             let mut waiting = self.waiting.lock();
             while waiting.done.is_empty() && !waiting.is_over {
@@ -104,12 +111,26 @@ impl SyncQueue {
     }
 }
 
+/// The end of the thread. If it has panicked, those that wait would wait for ever: what they have
+/// left here is dropped, which tells them.
+struct SyncEnd<'a>(&'a SyncQueue);
+
+impl Drop for SyncEnd<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.is_over = true;
+        let unserved = std::mem::take(&mut waiting.done);
+        drop(waiting);
+        drop(unserved);
+    }
+}
+
 impl Drop for Syncing {
     fn drop(&mut self) {
         self.queue.waiting.lock().is_over = true;
         self.queue.come.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It does not panic. If it did, those that wait have heard nothing, as after a crash.
+            // If it has panicked, those that wait have heard of it.
             drop(thread.join());
         }
     }

@@ -1,12 +1,13 @@
 //! The log, beyond what openraft's suite asks for.
 
-use openraft::storage::RaftLogStorageExt as _;
-use openraft::{Entry, EntryPayload};
+use openraft::storage::{RaftLogStorageExt as _, RaftStateMachine as _};
+use openraft::{Entry, EntryPayload, RaftSnapshotBuilder as _};
 
 use super::group::GroupLog;
 use super::keys::{LogItem, key_of};
 use super::*;
-use crate::raft::tests::{Put, TestConfig, entry, env, log_id, now, options, try_log};
+use crate::raft::tests::suite::copy;
+use crate::raft::tests::{Put, TestConfig, entry, env, log_id, now, options, try_log, try_state};
 use crate::testing::twin::{Call, Fault, FaultKind, Twin};
 
 fn indexes(entries: &[Entry<TestConfig>]) -> Vec<u64> {
@@ -201,4 +202,139 @@ fn a_removal_that_a_crash_interrupts_is_finished() {
             }
         }
     });
+}
+
+/// Entries that never were there are not removed one by one: that would take days here.
+#[test]
+fn a_purge_far_behind_the_end_removes_what_is_there() {
+    now(async {
+        let twin = Twin::new();
+        let mut log = try_log(&twin).unwrap();
+        log.blocking_append((0..3).map(|at| entry(1, at))).await.unwrap();
+        let far = 1 << 45;
+        log.purge(log_id(2, far)).await.unwrap();
+        log.blocking_append([entry(2, far + 1)]).await.unwrap();
+        log.purge(log_id(2, far + 1)).await.unwrap();
+        drop(log);
+        let mut log = try_log(&twin).unwrap();
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(2, far + 1)));
+        let entries = log.shared.store.prefix_keys(keys::entries_prefix(0)).count();
+        assert_eq!(entries, 0);
+    });
+}
+
+#[test]
+fn damage_in_a_group_leaves_the_others_usable() {
+    let twin = Twin::new();
+    now(async {
+        let mut log = try_log(&twin).unwrap();
+        let mut second = log.group(1).unwrap();
+        for log in [&mut log, &mut second] {
+            log.blocking_append((0..5).map(|at| entry(1, at))).await.unwrap();
+        }
+    });
+    let db = Bitcask::open_on(&env(&twin), Path::new("/log"), options()).unwrap();
+    assert!(db.delete(key_of(0, LogItem::Entry(2))).unwrap());
+    db.close().unwrap();
+    assert!(try_log(&twin).unwrap_err().is_corruption());
+    let open = || LogStore::<TestConfig>::open_on(&env(&twin), Path::new("/log"), options(), 1);
+    now(async {
+        let mut second = open().unwrap();
+        assert_eq!(indexes(&second.try_get_log_entries(..).await.unwrap()), [0, 1, 2, 3, 4]);
+        assert!(second.group(0).unwrap_err().is_corruption());
+        second.remove_other(0).unwrap();
+        let mut first = second.group(0).unwrap();
+        assert_eq!(first.get_log_state().await.unwrap().last_log_id, None);
+        assert_eq!(second.try_get_log_entries(..).await.unwrap().len(), 5);
+        second.remove_other(1).unwrap();
+        assert_eq!(second.get_log_state().await.unwrap().last_log_id, None);
+    });
+}
+
+/// The rest would be sent as what follows an entry that it does not follow.
+#[test]
+fn a_reader_finds_nothing_of_a_range_whose_beginning_was_purged() {
+    now(async {
+        let mut log = try_log(&Twin::new()).unwrap();
+        log.blocking_append((0..8).map(|at| entry(1, at))).await.unwrap();
+        let mut reader = log.get_log_reader().await;
+        log.purge(log_id(1, 4)).await.unwrap();
+        assert_eq!(reader.limited_get_log_entries(3, 8).await.unwrap().len(), 0);
+        assert_eq!(reader.limited_get_log_entries(5, 8).await.unwrap().len(), 3);
+    });
+}
+
+/// A request that can be encoded, and never decoded: postcard does not store which variant it is.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Vague {
+    Number(u64),
+}
+
+openraft::declare_raft_types!(
+    VagueConfig:
+        D = Vague,
+        R = (),
+        SnapshotData = SnapshotFiles,
+);
+
+#[test]
+fn an_entry_that_could_not_be_decoded_is_not_appended() {
+    now(async {
+        let twin = Twin::new();
+        let path = Path::new("/log");
+        let mut log = LogStore::<VagueConfig>::open_on(&env(&twin), path, options(), 0).unwrap();
+        let payload = EntryPayload::Normal(Vague::Number(7));
+        let entry = Entry { log_id: log_id(1, 0), payload };
+        let error = log.blocking_append([entry]).await.unwrap_err().to_string();
+        assert!(error.contains("does not survive an encoding"), "{error}");
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, None);
+        drop(log);
+        try_log(&twin).unwrap();
+    });
+}
+
+/// openraft does not install it again, and applies nothing more. It would wait for ever.
+#[test]
+fn an_append_does_not_wait_for_a_state_machine_that_has_failed() {
+    now(async {
+        let (twin, far) = (Twin::new(), Twin::new());
+        let (mut state, mut leader) = (try_state(&twin).unwrap(), try_state(&far).unwrap());
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        log.blocking_append((0..3).map(|at| entry(1, at))).await.unwrap();
+        leader.apply((0..9).map(|at| entry(2, at))).await.unwrap();
+        let built = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        log.purge(log_id(2, 8)).await.unwrap();
+        let received = state.begin_receiving_snapshot().await.unwrap();
+        assert!(state.install_snapshot(&built.meta, received).await.is_err());
+        let error = log.blocking_append([entry(2, 9)]).await.unwrap_err().to_string();
+        assert!(error.contains("after an earlier failure"), "{error}");
+        // With the next attempt everything goes on.
+        let received = state.begin_receiving_snapshot().await.unwrap();
+        copy(&built.snapshot, &received);
+        state.install_snapshot(&built.meta, received).await.unwrap();
+        log.blocking_append([entry(2, 9)]).await.unwrap();
+    });
+}
+
+/// Those that wait for a sync hear of it when nothing syncs any more.
+#[test]
+fn nobody_waits_for_a_thread_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Bitcask::open(dir.path(), Options::new()).unwrap());
+    let syncing = Syncing::start(&store, true).unwrap();
+    syncing.then(Box::new(|_| panic!("as if there were a mistake in it")));
+    loop {
+        let (done, result) = std::sync::mpsc::channel();
+        syncing.then(Box::new(move |result| drop(done.send(result))));
+        match result.recv() {
+            // It came with the one that has panicked, or before that.
+            Err(_) => {}
+            Ok(Ok(())) => unreachable!("the thread goes on"),
+            Ok(Err(error)) => {
+                assert!(matches!(*error, Error::ReadOnly), "{error}");
+                break;
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::limits;
 use super::owned_dir::{OwnedDir, remove_tree};
 use super::pointer::{DirRole, Pointer, StateDir};
 use super::{AppliedState, StateStore};
@@ -28,14 +29,6 @@ use crate::sync::Mutex;
 /// The key that says which entry was applied last, at what time, and who the members are. Each
 /// entry writes it, so a request that removes all keys does not remove this one.
 const APPLIED_KEY: &[u8] = b"\0raft.applied";
-
-/// Maximum size of what a request writes, in bytes: keys, values, and `WRITE_OVERHEAD` for each. It
-/// is half of what a batch of the store can have, which is not judged by the same figures on all
-/// nodes: there, compression counts, and which keys exist.
-const REQUEST_SIZE_MAX: u64 = 256 << 20;
-
-/// About how many bytes a write takes besides its key and its value.
-const WRITE_OVERHEAD: u64 = 64;
 
 /// What a program does with the requests of its Raft log.
 ///
@@ -55,7 +48,7 @@ pub trait Apply<C: RaftTypeConfig>: Send + Sync + 'static {
     ///
     /// Versions ([`Transaction::version`]), positions, and the order of scans that have none. A
     /// request must not depend on them. What a request writes may have at most 256 MiB, with 64
-    /// bytes for each key.
+    /// bytes for each key. If it [clears](Transaction::clear) the store, each key there counts.
     fn apply(&self, tx: &mut Transaction, request: &C::D) -> Result<C::R>;
 
     /// Returns the answer to an entry that is no request, such as a change of the membership.
@@ -63,7 +56,8 @@ pub trait Apply<C: RaftTypeConfig>: Send + Sync + 'static {
     fn without_request(&self) -> C::R;
 
     /// Returns the answer to a request whose changes the store does not accept: a key or a value is
-    /// too large, or all of them together are. None of them is made.
+    /// too large, or all of them together are. None of them is made. The error is the
+    /// same on all nodes.
     fn refused(&self, request: &C::D, error: &Error) -> C::R;
 
     /// Returns the time that the leader has given the request. It becomes the time of the store
@@ -141,6 +135,8 @@ pub(super) struct CurrentPointer<C: RaftTypeConfig> {
 pub(super) struct Applying<C: RaftTypeConfig> {
     pub(super) now: AppliedNow<C>,
     pub(super) time: GivenTime,
+    /// The error after which openraft applies no more entries, if there was one.
+    pub(super) failure: Option<Arc<Error>>,
 }
 
 impl<C: RaftTypeConfig, A> StateCore<C, A> {
@@ -158,6 +154,7 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
         let lock = dir.fs.open(&dir.lock(), Access::Keep)?.try_lock()?;
         let lock = lock.ok_or(Error::Locked { path: dir.path.clone(), pid: None, ended: false })?;
         let options = options.sync_policy(SyncPolicy::Never).default_ttl(None);
+        options.check()?;
         let (names, opened) = match dir.read()? {
             Some(names) => (names.clone(), open_state(env, &dir, &options, names.state, false)?),
             None => create(env, &dir, &options)?,
@@ -196,7 +193,7 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
             held: AtomicU64::new(held),
             turn: Mutex::default(),
             pointer: Mutex::new(CurrentPointer { names, snapshot }),
-            applying: Mutex::new(Applying { now: applied, time }),
+            applying: Mutex::new(Applying { now: applied, time, failure: None }),
             store: RwLock::new(store),
             _lock: lock,
         })
@@ -226,6 +223,13 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
     /// Opens the store in a directory of this state machine.
     pub(super) fn open_state(&self, number: u64) -> Result<OpenedState<C>> {
         open_state(&self.env, &self.dir, &self.options, number, false)
+    }
+
+    /// Notes the error of an installation, after which openraft applies no more entries.
+    pub(super) fn noting_failure(&self, installed: Result<()>) -> Result<(), Arc<Error>> {
+        installed.map_err(Arc::new).inspect_err(|error| {
+            self.applying.lock().failure = Some(Arc::clone(error));
+        })
     }
 
     pub(super) fn applied_state(&self) -> AppliedState<C> {
@@ -271,7 +275,8 @@ fn open_state<C: RaftTypeConfig>(
     let path = dir.join(DirRole::State, number);
     let time = GivenTime::default();
     let env = Env { clock: time.clock(), ..env.clone() };
-    let db = Bitcask::open_on(&env, &path, options.clone().create_if_missing(is_new))?;
+    let options = limits::without_limits(options.clone()).create_if_missing(is_new);
+    let db = Bitcask::open_on(&env, &path, options)?;
     let applied = applied_to(&db)?;
     time.advance_to(applied.time);
     let store = Arc::new(StateStore::new(db, OwnedDir::new(&dir.fs, path), time.clone()));
@@ -296,26 +301,25 @@ impl<C: RaftTypeConfig> AppliedNow<C> {
     }
 }
 
-/// Returns whether all nodes refuse what a request has written, since its size is what is wrong.
-fn is_refusal(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::KeyTooLarge { .. } | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. }
-    )
-}
-
-impl<C: RaftTypeConfig, A: Apply<C>> Holder for StateCore<C, A> {
+impl<C: RaftTypeConfig, A: Apply<C>> Holder<C> for StateCore<C, A> {
     fn holds(&self, index: u64) -> Result<bool> {
         if self.held.load(Ordering::Acquire) > index {
             return Ok(true);
         }
-        let last = self.applying.lock().now.log_id.as_ref().map(|last| last.index);
+        let applying = self.applying.lock();
+        let last = applying.now.log_id.as_ref().map(|last| last.index);
         if last < Some(index) {
-            return Ok(false);
+            let failure = applying.failure.clone();
+            return failure.map_or(Ok(false), |cause| Err(Error::Poisoned { cause }));
         }
+        drop(applying);
         self.store().db().sync()?;
         self.note_held(last);
         Ok(true)
+    }
+
+    fn applied(&self) -> Option<LogId<C::NodeId>> {
+        self.applying.lock().now.log_id.clone()
     }
 }
 
@@ -344,7 +348,8 @@ where
             applying.time.advance_to(micros_since_epoch(time));
             next.time = applying.time.get();
         }
-        let answer = self.commit(entry, &next);
+        let answer = self.commit(entry, &next).map_err(Arc::new);
+        applying.failure = answer.as_ref().err().cloned();
         let answer = answer.during(ErrorSubject::Apply(log_id.clone()), ErrorVerb::Write)?;
         applying.now = next;
         Ok(answer)
@@ -360,25 +365,19 @@ where
         };
         let mut tx = store.db().begin();
         let answer = self.application.apply(&mut tx, request)?;
-        let size = tx.write_size(WRITE_OVERHEAD);
+        let refusal = limits::refusal(&tx, &self.options)?;
+        if refusal.is_some() {
+            tx = store.db().begin();
+        }
         next.put(&mut tx)?;
-        let committed = if size > REQUEST_SIZE_MAX {
-            Err(Error::BatchTooLarge { size, limit: REQUEST_SIZE_MAX })
-        } else {
-            commit(store.db(), tx)
-        };
-        match committed {
-            Err(error) if is_refusal(&error) => {
-                let mut tx = store.db().begin();
-                next.put(&mut tx)?;
-                commit(store.db(), tx)?;
-                Ok(self.application.refused(request, &error))
-            }
-            Ok(()) => {
+        // Whatever is wrong here may be wrong on this node alone.
+        commit(store.db(), tx)?;
+        match refusal {
+            Some(error) => Ok(self.application.refused(request, &error)),
+            None => {
                 self.application.applied(&store, request);
                 Ok(answer)
             }
-            Err(error) => Err(error),
         }
     }
 }

@@ -17,6 +17,10 @@ use crate::fs::{Access, File, Fs};
 /// that to [`install_full_snapshot`](openraft::Raft::install_full_snapshot), which makes it durable
 /// and compares it with what openraft expects.
 ///
+/// Pieces of files belong together if they are of snapshots with the same
+/// [`snapshot_id`](openraft::SnapshotMeta::snapshot_id). Two nodes that have applied the same
+/// entries have snapshots of different files, and of different ids.
+///
 /// The files stay as long as this exists, whatever the state machine does meanwhile. Clones share
 /// them.
 #[derive(Clone)]

@@ -1,13 +1,14 @@
 //! The state machine of a Raft node: the store to which committed entries are applied, and its
 //! snapshots.
 //!
-//! - `apply` applies entries, `snapshots` builds and installs snapshots, `files` is what they
-//!   consist of, `pointer` says which directories count.
+//! - `apply` applies entries, `limits` says what a request may write, `snapshots` builds and
+//!   installs snapshots, `files` is what they consist of, `pointer` says which directories count.
 //! - The store of a state machine is replaced when a snapshot is installed. Whoever has the store
 //!   from before can read it to the end.
 
 pub(super) mod apply;
 pub(super) mod files;
+mod limits;
 mod owned_dir;
 mod pointer;
 mod snapshots;
@@ -120,7 +121,7 @@ where
     ///
     /// The options hold for the store. Its sync policy and its default time to live have no effect:
     /// the Raft log is what is durable, and times come from requests. All nodes need the same
-    /// limits of keys and values.
+    /// limits of keys and values, which hold for what requests write.
     ///
     /// # Errors
     ///
@@ -140,8 +141,8 @@ where
     }
 
     /// Returns what a [`LogStore`](super::LogStore) has to know of this.
-    pub(super) fn holder(&self) -> Arc<dyn Holder> {
-        Arc::clone(&self.0) as Arc<dyn Holder>
+    pub(super) fn holder(&self) -> Arc<dyn Holder<C>> {
+        Arc::clone(&self.0) as Arc<dyn Holder<C>>
     }
 
     /// Returns what makes the changes of requests.
@@ -197,7 +198,8 @@ where
     type SnapshotBuilder = SnapshotBuilder<C, A>;
 
     async fn applied_state(&mut self) -> Result<AppliedState<C>, StorageError<C::NodeId>> {
-        Ok(self.0.applied_state())
+        // An entry may be being applied.
+        Ok(blocking(|| self.0.applied_state()))
     }
 
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<C::R>, StorageError<C::NodeId>>
@@ -225,7 +227,7 @@ where
         meta: &SnapshotMeta<C::NodeId, C::Node>,
         snapshot: Box<SnapshotFiles>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let installed = blocking(|| self.0.install(meta, &snapshot));
+        let installed = blocking(|| self.0.noting_failure(self.0.install(meta, &snapshot)));
         installed.during(ErrorSubject::Snapshot(Some(meta.signature())), ErrorVerb::Write)
     }
 

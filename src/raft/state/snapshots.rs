@@ -16,6 +16,7 @@ use super::owned_dir::{OwnedDir, remove_tree};
 use super::pointer::{DirRole, Pointer, SnapshotRecord};
 use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
+use crate::store::new_identity;
 
 impl<C, A> StateCore<C, A>
 where
@@ -41,9 +42,11 @@ where
             store.db().sync()?;
         }
         let last = now.log_id;
+        // Another node that builds one of the same entries has other files. So the id is random.
+        let random = new_identity().store_id;
         let snapshot_id = match &last {
-            Some(last) => format!("{}-{}-{number}", last.leader_id, last.index),
-            None => format!("empty-{number}"),
+            Some(last) => format!("{}-{}-{random:016x}", last.leader_id, last.index),
+            None => format!("empty-{random:016x}"),
         };
         let meta = SnapshotMeta { last_log_id: last, last_membership: now.membership, snapshot_id };
         let snapshot = Some(SnapshotRecord { number, meta: meta.clone() });
@@ -97,7 +100,7 @@ where
         self.advance(names, &dir);
         let mut applying = self.applying.lock();
         let before = self.replace_store(store);
-        *applying = Applying { now: applied, time };
+        *applying = Applying { now: applied, time, failure: None };
         drop(applying);
         self.note_held(meta.last_log_id.index());
         before.supersede();

@@ -6,7 +6,7 @@ use super::*;
 use crate::fs::Fs;
 use crate::raft::tests::suite::copy;
 use crate::raft::tests::{
-    BROKEN, CLEAR, Counting, Put, TestConfig, entry, log_id, members, now, try_state,
+    BROKEN, CLEAR, Counting, Put, TestConfig, entry, env, log_id, members, now, options, try_state,
 };
 use crate::testing::twin::{Fault, FaultKind, Twin};
 
@@ -375,5 +375,83 @@ fn a_snapshot_is_not_written_to_once_it_is_installed() {
         state.install_snapshot(&snapshot.meta, received).await.unwrap();
         assert!(late.write("MANIFEST", 0, b"x").is_err());
         assert!(late.write("0000000001.log", 0, b"x").is_err());
+    });
+}
+
+/// Whether a clear fits is judged by the keys that are there for all nodes, and not by those that
+/// a merge of one node has not removed yet.
+#[test]
+fn replicas_agree_on_whether_a_clear_is_refused() {
+    now(async {
+        let large = |digit: char| digit.to_string().repeat(60_000);
+        for (live, is_refused) in [("12", false), ("123", true)] {
+            let [mut merged, mut other] = [(); 2].map(|()| try_state(&Twin::new()).unwrap());
+            for state in [&mut merged, &mut other] {
+                let mut entries: Vec<_> = (0..)
+                    .zip("78".chars())
+                    .map(|(at, it)| put(at, &large(it), 5, Some(1)))
+                    .collect();
+                entries
+                    .extend((2..).zip(live.chars()).map(|(at, it)| put(at, &large(it), 9, None)));
+                state.apply(entries).await.unwrap();
+            }
+            merged.store().db().merge().unwrap();
+            for state in [&mut merged, &mut other] {
+                let answer = state.apply([put(9, CLEAR, 9, None)]).await.unwrap();
+                assert_eq!(answer == [u64::MAX], is_refused, "{live}");
+                for digit in live.chars() {
+                    assert_eq!(state.store().contains_key(large(digit)).unwrap(), is_refused);
+                }
+                assert_eq!(state.applied_state().await.unwrap().0, Some(log_id(1, 9)));
+            }
+        }
+    });
+}
+
+/// Limits are for requests. What was applied is recorded whatever it takes.
+#[test]
+fn limits_of_keys_and_values_do_not_hold_for_the_record_of_what_was_applied() {
+    now(async {
+        let twin = Twin::new();
+        let options = || options().key_size_limit(14).value_size_limit(9);
+        let open = || State::open_on(&env(&twin), Path::new("/state"), options(), Counting);
+        let mut state = open().unwrap();
+        let ids: Vec<_> = (1..60).collect();
+        state.apply([members(1, 0, &ids)]).await.unwrap();
+        let with = |index, key: &str, value: &[u8]| {
+            let put = Put { key: key.into(), value: value.into(), now: 1, ttl: None };
+            Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(put) }
+        };
+        let entries = [
+            with(1, "key", b"123456789"),
+            with(2, "key", b"1234567890"),
+            with(3, "a key too long.", b"1"),
+            with(4, "a longest key.", b"1"),
+        ];
+        let answers = state.apply(entries).await.unwrap();
+        assert_eq!(answers, [1, u64::MAX, u64::MAX, 2]);
+        drop(state);
+        let mut state = open().unwrap();
+        let (applied, membership) = state.applied_state().await.unwrap();
+        assert_eq!((applied, membership.voter_ids().count()), (Some(log_id(1, 4)), 59));
+        assert_eq!(state.store().get("key").unwrap().unwrap(), "123456789");
+        let wrong = options().key_size_limit(1 << 20);
+        let error = State::open_on(&env(&Twin::new()), Path::new("/state"), wrong, Counting);
+        assert!(error.unwrap_err().to_string().contains("key_size_limit"));
+    });
+}
+
+#[test]
+fn snapshots_of_two_nodes_have_different_ids() {
+    now(async {
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let mut state = try_state(&Twin::new()).unwrap();
+            ids.push(snapshot_of(&mut state).await.meta.snapshot_id);
+            state.apply((0..9).map(entry_at)).await.unwrap();
+            ids.push(snapshot_of(&mut state).await.meta.snapshot_id);
+        }
+        ids.sort();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{ids:?}");
     });
 }

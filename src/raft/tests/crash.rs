@@ -326,11 +326,48 @@ async fn goes_on(twin: &Arc<Twin>) {
     initial.unwrap();
     let (ends, applied) =
         (log.get_log_state().await.unwrap(), state.applied_state().await.unwrap().0);
-    let last = ends.last_log_id.max(applied).map_or(0, |last| last.index + 1);
-    assert!(ends.last_log_id >= applied, "{ends:?} {applied:?}");
+    let next = |id: Option<LogId<u64>>| id.map_or(0, |id| id.index + 1);
+    let last = next(ends.last_log_id).max(next(applied));
+    assert!(next(ends.last_log_id) >= next(applied), "{ends:?} {applied:?}");
     log.blocking_append([entry(7, last)]).await.unwrap();
     let first = ends.last_purged_log_id.map_or(0, |purged| purged.index + 1);
     assert!(applied.map_or(0, |it| it.index + 1) >= first, "neither entries nor state: {ends:?}");
     let entries = log.try_get_log_entries(..).await.unwrap();
     assert_eq!(entries.len() as u64, last + 1 - first);
+    // What was applied is what the log has at its place.
+    let at_applied = entries.iter().find(|it| Some(it.log_id.index) == applied.map(|id| id.index));
+    assert!(at_applied.is_none_or(|it| Some(it.log_id) == applied), "{at_applied:?}");
+}
+
+/// A former leader has entries that were never committed, of a later term than the last entry of
+/// the snapshot that replaces them. They end before the snapshot does, or behind that.
+#[test]
+fn entries_of_a_later_term_do_not_survive_a_snapshot() {
+    for end in [9, 13] {
+        let twin = Twin::new();
+        let mut leader = try_state(&Twin::new()).unwrap();
+        now(async {
+            let (mut log, mut state) = (try_log(&twin).unwrap(), try_state(&twin).unwrap());
+            log = log.purging_after(&state);
+            log.blocking_append((0..6).map(|at| entry(1, at))).await.unwrap();
+            log.blocking_append((6..end).map(|at| entry(3, at))).await.unwrap();
+            state.apply((0..4).map(|at| entry(1, at))).await.unwrap();
+            leader.apply((0..6).map(|at| entry(1, at))).await.unwrap();
+            leader.apply((6..11).map(|at| entry(2, at))).await.unwrap();
+            let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+            let begun = twin.op_count();
+            let received = state.begin_receiving_snapshot().await.unwrap();
+            copy(&snapshot.snapshot, &received);
+            log.purge(log_id(2, 10)).await.unwrap();
+            state.install_snapshot(&snapshot.meta, received).await.unwrap();
+            // The node goes on for a moment.
+            log.blocking_append([entry(4, 11)]).await.unwrap();
+            for ops in begun..=twin.op_count() {
+                for keep in [false, true] {
+                    goes_on(&twin.power_image(ops, |_| keep)).await;
+                }
+                goes_on(&twin.kill_image(ops)).await;
+            }
+        });
+    }
 }

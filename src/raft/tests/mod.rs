@@ -97,7 +97,7 @@ pub(super) fn options() -> Options {
 }
 
 pub(super) fn try_log(twin: &Arc<Twin>) -> Result<LogStore<TestConfig>> {
-    LogStore::open_on(&env(twin), Path::new("/log"), options())
+    LogStore::open_on(&env(twin), Path::new("/log"), options(), 0)
 }
 
 pub(super) fn try_state(twin: &Arc<Twin>) -> Result<StateMachine<TestConfig, Counting>> {

@@ -30,7 +30,7 @@ impl StoreBuilder<TestConfig, LogStore<TestConfig>, StateMachine<TestConfig, Cou
     ) -> Result<((), LogStore<TestConfig>, StateMachine<TestConfig, Counting>), Failed> {
         let dir = format!("/{}", self.built.fetch_add(1, Ordering::Relaxed));
         let (env, path) = (env(&self.twin), Path::new(&dir));
-        let log = LogStore::open_on(&env, &path.join("log"), options()).unwrap();
+        let log = LogStore::open_on(&env, &path.join("log"), options(), 0).unwrap();
         let state = StateMachine::open_on(&env, &path.join("state"), options(), Counting).unwrap();
         Ok(((), log, state))
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::Transaction;
 use crate::error::{Error, Result};
-use crate::options::TransactionOptions;
+use crate::options::{KEY_SIZE_LIMIT, TransactionOptions};
 use crate::store::Bitcask;
+use crate::store::scan::entries::Entries;
 
 impl Bitcask {
     /// Begins a transaction that is not bound to a closure, for code that can't run in one: a
@@ -70,13 +71,45 @@ impl Bitcask {
 
 impl Transaction {
     /// Returns the size of the keys and values that the transaction writes so far, in bytes, plus
-    /// `each` for every write.
+    /// `each` for every write. If it has removed all keys, each key that has not expired counts as
+    /// a write, and all of them are read.
+    ///
+    /// Neither compression nor the keys that a merge will remove have an influence. So replicas
+    /// arrive at the same size, as long as nothing else writes.
     #[cfg_attr(not(feature = "raft"), expect(dead_code, reason = "only state machines limit it"))]
-    pub(crate) fn write_size(&self, each: u64) -> u64 {
+    pub(crate) fn write_size(&self, each: u64) -> Result<u64> {
         let sizes = self.writes.iter().map(|(key, write)| {
             let value = write.value.as_ref().map_or(0, |value| value.len());
             (key.len() + value) as u64 + each
         });
-        sizes.sum()
+        let mut size: u64 = sizes.sum();
+        if self.clearing.is_some() {
+            let mut entries = Entries::new(&self.snapshot.view.inner);
+            while let Some(added) = entries.next(|stored| {
+                let key = stored.entry().key();
+                Ok(if self.writes.contains_key(key) { 0 } else { key.len() as u64 + each })
+            }) {
+                size = size.saturating_add(added?);
+            }
+        }
+        Ok(size)
+    }
+
+    /// Returns an error if a key or a value that the transaction puts is larger than a limit.
+    #[cfg_attr(not(feature = "raft"), expect(dead_code, reason = "only state machines limit it"))]
+    pub(crate) fn check_sizes(&self, key_limit: u64, value_limit: u64) -> Result<()> {
+        for (key, write) in &self.writes {
+            // A key that was put under a higher limit can still be deleted.
+            let limit = write.value.as_ref().map_or(KEY_SIZE_LIMIT, |_| key_limit);
+            let size = key.len() as u64;
+            if size > limit {
+                return Err(Error::KeyTooLarge { size, limit });
+            }
+            let (size, limit) = (write.value.as_ref().map_or(0, |it| it.len()) as u64, value_limit);
+            if size > limit {
+                return Err(Error::ValueTooLarge { size, limit });
+            }
+        }
+        Ok(())
     }
 }

@@ -1,15 +1,17 @@
 //! What tower-sessions expects of a store.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bitcask::{Ttl, WriteOptions};
 use time::OffsetDateTime;
-use tower_sessions::Session;
+use tower_sessions::{CachingSessionStore, Session};
 use tower_sessions_bitcask::BitcaskSessions;
 use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
-use tower_sessions_core::session_store::Error;
+use tower_sessions_core::session_store::{Error, Result};
 
 use crate::{close, created, open, record, with_sessions};
 
@@ -101,6 +103,45 @@ async fn a_request_that_ends_after_a_logout_does_not_undo_it() {
         slow.insert("seen", 1).await.unwrap();
         slow.save().await.unwrap();
         assert_eq!(store.load(&id).await.unwrap(), None);
+    })
+    .await;
+}
+
+/// Sessions in memory. `save` stores a session that does not exist, as caches do.
+#[derive(Debug, Clone, Default)]
+struct InMemory(Arc<Mutex<HashMap<Id, Record>>>);
+
+#[async_trait]
+impl SessionStore for InMemory {
+    async fn save(&self, record: &Record) -> Result<()> {
+        self.0.lock().unwrap().insert(record.id, record.clone());
+        Ok(())
+    }
+
+    async fn load(&self, id: &Id) -> Result<Option<Record>> {
+        Ok(self.0.lock().unwrap().get(id).cloned())
+    }
+
+    async fn delete(&self, id: &Id) -> Result<()> {
+        self.0.lock().unwrap().remove(id);
+        Ok(())
+    }
+}
+
+/// The README once recommended a cache in front, and now warns of what is shown here.
+#[tokio::test]
+async fn a_cache_in_front_takes_back_a_session_that_saving_leaves_out() {
+    with_sessions(async |sessions| {
+        let cache = InMemory::default();
+        let cached = CachingSessionStore::new(cache.clone(), sessions.clone());
+        let mut login = record(1, 10);
+        cached.create(&mut login).await.unwrap();
+        cached.delete(&login.id).await.unwrap();
+        cached.save(&login).await.unwrap();
+        assert_eq!(cached.load(&login.id).await.unwrap(), Some(login.clone()));
+        assert_eq!(sessions.load(&login.id).await.unwrap(), None);
+        cache.delete(&login.id).await.unwrap();
+        assert_eq!(cached.load(&login.id).await.unwrap(), None);
     })
     .await;
 }

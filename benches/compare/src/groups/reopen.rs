@@ -17,7 +17,7 @@ pub(super) fn run<S: Store>(context: &Context<'_>) {
             let loading = Order::new(context.keys(), context.seed(1)).keys();
             super::put_all(&store, loading, VERSION, &mut context.values(), UNLIMITED);
             store.sync();
-            process::wait_to_be_killed();
+            process::wait_to_be_killed(&store);
         }
         "killed" => {
             let store = opened::<S>(context, "open-killed", false);

@@ -17,8 +17,8 @@ const OVERWRITTEN: u64 = 4;
 pub(super) fn run<S: Store>(context: &Context<'_>) {
     match context.child.step.as_str() {
         "load" => {
-            load::<S>(context);
-            process::wait_to_be_killed();
+            let store = load::<S>(context);
+            process::wait_to_be_killed(&store);
         }
         "killed" => drop(opened::<S>(context, ["scale-open-killed", "scale-len-killed"])),
         _ => {
@@ -29,8 +29,8 @@ pub(super) fn run<S: Store>(context: &Context<'_>) {
 }
 
 /// Puts all keys, timing each put from the end of the one before, and looking at the memory now and
-/// then.
-fn load<S: Store>(context: &Context<'_>) {
+/// then. Returns the open store.
+fn load<S: Store>(context: &Context<'_>) -> S {
     let (count, mut values, base) = (context.keys(), context.values(), Memory::now());
     let store = S::open(context.path(), &context.setup());
     let order = Order::new(count, context.seed(1));
@@ -68,6 +68,7 @@ fn load<S: Store>(context: &Context<'_>) {
     };
     get(warm);
     context.tell("scale-get", get(measured));
+    store
 }
 
 /// Opens the store, and tells the times until the first get has returned, and until all keys are

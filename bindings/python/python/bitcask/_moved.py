@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import threading
 import weakref
 from typing import Any, Optional
 
-from ._errors import Closed, StorageError
+from ._errors import Closed, Error, StorageError
 from ._store import Store, _close_quietly
 
 # What the segments of the older systems are called.
@@ -25,12 +26,12 @@ SUBDIRECTORY, UNFINISHED = "bitcask", "bitcask.importing"
 
 
 class _Shared:
-    """A store and the number of those in this process that use it."""
+    """A store and those in this process that use it, each by an object of its own."""
 
     def __init__(self, key: tuple[int, str], store: Store) -> None:
         self.key = key
         self.store = store
-        self.users = 1
+        self.users: set[object] = set()
 
 
 # Reentrant, because a garbage collection can release a lease at any point.
@@ -53,9 +54,9 @@ class Lease:
 
     def __init__(self, directory: str, system: str, options: dict[str, Any]) -> None:
         os.makedirs(directory, exist_ok=True)
-        shared = _acquire(os.path.realpath(directory), system, options)
-        self._shared = shared
-        self._end = weakref.finalize(self, _release, shared)
+        shared, user = _acquire(os.path.realpath(directory), system, options)
+        self._shared, self._user = shared, user
+        self._end = weakref.finalize(self, _release, shared, user)
 
     @property
     def store(self) -> Store:
@@ -69,38 +70,59 @@ class Lease:
         return not self._end.alive
 
     def release(self) -> None:
-        """Ends the lease. The last one closes the store, and raises what prevents that."""
-        if self._end.detach() is not None:
-            _release(self._shared, quietly=False)
+        """Makes everything durable, and ends the lease. The last one closes the store, and raises
+        what prevents that. If a signal interrupts it, it can be called again.
+        """
+        if not self._end.alive:
+            return
+        # It is closed already if a signal has interrupted the first call.
+        if not self._shared.store.closed:
+            self._shared.store.sync()
+        try:
+            _release(self._shared, self._user, quietly=False)
+        except Error:
+            self._end.detach()
+            raise
+        self._end.detach()
 
 
-def _acquire(directory: str, system: str, options: dict[str, Any]) -> _Shared:
-    key = (os.getpid(), directory)
+def _acquire(directory: str, system: str, options: dict[str, Any]) -> tuple[_Shared, object]:
+    key, user = (os.getpid(), directory), object()
     with _lock:
         shared = _shared.get(key)
         if shared is not None:
-            shared.users += 1
+            shared.users.add(user)
             # A release may have come in between.
             if not shared.store.closed:
-                return shared
+                return shared, user
+            shared.users.discard(user)
         store = Store(moved_in(directory, system), **options)
         _shared[key] = shared = _Shared(key, store)
-        return shared
+        shared.users.add(user)
+        return shared, user
 
 
-def _release(shared: _Shared, quietly: bool = True) -> None:
+def _release(shared: _Shared, user: object, quietly: bool = True) -> None:
     with _lock:
-        shared.users -= 1
-        if shared.users > 0:
+        if user not in shared.users:
             return
-        try:
-            if quietly:
-                _close_quietly(shared.store)
-            else:
-                shared.store.close()
-        finally:
-            if _shared.get(shared.key) is shared:
-                del _shared[shared.key]
+        if len(shared.users) == 1:
+            try:
+                if quietly:
+                    _close_quietly(shared.store)
+                else:
+                    shared.store.close()
+            except Error:
+                _forget(shared, user)
+                raise
+            # Anything else, such as Ctrl-C, leaves the store to the next call.
+        _forget(shared, user)
+
+
+def _forget(shared: _Shared, user: object) -> None:
+    shared.users.discard(user)
+    if not shared.users and _shared.get(shared.key) is shared:
+        del _shared[shared.key]
 
 
 def moved_in(directory: str, system: str) -> str:
@@ -124,14 +146,20 @@ def _import(directory: str, system: Any, inner: str) -> None:
     _check_room(inner, system)
     unfinished = os.path.join(directory, UNFINISHED)
     with Store(unfinished) as db:
-        report = db.import_from(system, directory)
+        # Another process may have imported the same files since they were looked for.
+        report = None if _is_store(inner) else db.import_from(system, directory)
     try:
-        os.rename(unfinished, inner)
-    except FileNotFoundError:
-        # Another process has imported the same files, and was faster.
+        if report is not None:
+            os.rename(unfinished, inner)
+    except OSError:
+        # Another process was faster, and may have moved the store to which this one has imported.
         if not _is_store(inner):
             raise
+        report = None
     _sync(directory)
+    if report is None:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return
     _tell(directory, system, report)
 
 

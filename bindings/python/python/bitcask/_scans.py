@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from typing import TYPE_CHECKING, Optional
+from collections.abc import ItemsView, Iterator, KeysView, Set, ValuesView
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     # What the native classes beside this one have.
@@ -12,9 +12,58 @@ else:
     _Scans = object
 
 Item = tuple[bytes, bytes]
+_NOTHING = object()
 
 
-class OrderedKeys(KeysView):
+def _size(members: Any) -> int:
+    """Returns how many members a set has. The length of a view may count expired keys."""
+    return sum(1 for _ in members) if isinstance(members, _ExactSet) else len(members)
+
+
+class _ExactSet(Set):
+    """Compares what iteration shows. The library's sets compare lengths first, and the length of a
+    store counts keys that have expired until a merge removes them.
+    """
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return next(iter(self), _NOTHING) is not _NOTHING
+
+    def __eq__(self, other: object) -> bool:
+        count = self._count_if_within(other)
+        return count if count is NotImplemented else count == _size(other)
+
+    def __le__(self, other: Any) -> bool:
+        count = self._count_if_within(other)
+        return count if count is NotImplemented else count is not None
+
+    def __lt__(self, other: Any) -> bool:
+        count = self._count_if_within(other)
+        return count if count is NotImplemented else count is not None and count < _size(other)
+
+    def __ge__(self, other: Any) -> bool:
+        if not isinstance(other, Set):
+            return NotImplemented
+        return all(member in self for member in other)
+
+    def __gt__(self, other: Any) -> bool:
+        is_superset = self.__ge__(other)
+        return is_superset and (is_superset is NotImplemented or _size(self) > _size(other))
+
+    def _count_if_within(self, other: Any) -> Any:
+        """Returns the number of members, or ``None`` if one of them is missing in the other set."""
+        if not isinstance(other, Set):
+            return NotImplemented
+        count = 0
+        for member in self:
+            if member not in other:
+                return None
+            count += 1
+        return count
+
+
+class OrderedKeys(_ExactSet, KeysView):
     """The keys, in the order of their bytes."""
 
     __slots__ = ()
@@ -26,7 +75,7 @@ class OrderedKeys(KeysView):
         return self._mapping.range_keys(reverse=True)
 
 
-class OrderedItems(ItemsView):
+class OrderedItems(_ExactSet, ItemsView):
     """Keys and values, in the order of the keys. Each iteration sees one moment of the store."""
 
     __slots__ = ()
@@ -39,9 +88,16 @@ class OrderedItems(ItemsView):
 
 
 class OrderedValues(ValuesView):
-    """The values, in the order of their keys."""
+    """The values, in the order of their keys. Each iteration and search sees one moment."""
 
     __slots__ = ()
+
+    def __bool__(self):
+        return bool(OrderedKeys(self._mapping))
+
+    def __contains__(self, value):
+        # Not by keys, each of which may be gone once its value is asked for.
+        return any(one is value or one == value for one in self)
 
     def __iter__(self):
         return self._mapping._scan("values", None, None, True, False, False)

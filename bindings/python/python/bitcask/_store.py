@@ -168,7 +168,13 @@ class Store(OrderedReads, _bitcask.Store, MutableMapping[bytes, bytes]):
         if named:
             raise TypeError("keys have to be bytes, so they can't be named arguments")
         batch = Batch()
-        pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other
+        if isinstance(other, OrderedReads):
+            # In one moment: a key may be gone once its value is asked for.
+            pairs = other.items()
+        elif hasattr(other, "keys"):
+            pairs = ((key, other[key]) for key in other.keys())
+        else:
+            pairs = other
         for key, value in pairs:
             batch.put(key, value)
         self.write(batch)
@@ -237,13 +243,14 @@ def _close_all() -> None:
 
 def _close_shelves(stores: list[Store]) -> None:
     """Closes the shelves of open stores. With ``writeback``, they write what they hold in memory."""
-    shelve = sys.modules.get("shelve")
-    if shelve is None or not stores:
+    # A module of the program may have this name too.
+    shelf_class = getattr(sys.modules.get("shelve"), "Shelf", None)
+    if not isinstance(shelf_class, type) or not stores:
         return
     open_ids = {id(store) for store in stores if not store.closed}
     for shelf in gc.get_objects():
         # Not `isinstance`, which would ask objects of any kind for their class.
-        if issubclass(type(shelf), shelve.Shelf) and id(vars(shelf).get("dict")) in open_ids:
+        if issubclass(type(shelf), shelf_class) and id(vars(shelf).get("dict")) in open_ids:
             try:
                 shelf.close()
             except Error:

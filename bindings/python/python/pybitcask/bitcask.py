@@ -88,9 +88,7 @@ class Bitcask:
         unless others in the process use it.
         """
         self.stop_auto_compaction()
-        if not self._lease.is_released:
-            self._lease.store.sync()
-            self._lease.release()
+        self._lease.release()
 
     def __enter__(self) -> Bitcask:
         return self

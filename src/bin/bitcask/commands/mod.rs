@@ -4,6 +4,8 @@ pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod clear;
+#[cfg(feature = "cluster")]
+pub(crate) mod cluster;
 pub(crate) mod compact;
 pub(crate) mod config;
 pub(crate) mod delete;
@@ -89,6 +91,8 @@ pub(crate) fn run(command: Command, program: &mut Program) -> Result<Exit, Failu
         Command::Mode(args) => mode::run(&args, program),
         #[cfg(feature = "server")]
         Command::Server(args) => server::run(args, program),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(args) => cluster::run(args, program),
         Command::Health(args) => health::health(&args, program),
         Command::Ping(args) => health::ping(&args, program),
         Command::Config(args) => config::run(args, program),

@@ -49,10 +49,8 @@ impl RedisArgs {
         token: Option<&str>,
         program: &mut Program,
     ) -> Result<Option<RedisPort>, Failure> {
+        let Some(port) = self.port(program)? else { return Ok(None) };
         let settings = program.settings()?;
-        let port = self.resp_port.map(Some);
-        let port = port.map_or_else(|| settings.parsed("resp-port", resp_port), Ok)?;
-        let Some(port) = port else { return Ok(None) };
         let count = self.databases;
         let count = count.map_or_else(|| settings.parsed("databases", databases), Ok)?;
         let store_options = settings.options()?;
@@ -67,8 +65,19 @@ impl RedisArgs {
         if let Some(token) = token {
             options = options.password(token);
         }
-        let bound = RespServer::bind((host, port), Arc::clone(db), options);
-        Ok(Some(RedisPort(bound.map_err(|error| not_bound(&error, host, port))?)))
+        RedisPort::bound(RespServer::bind((host, port), Arc::clone(db), options), host, port)
+            .map(Some)
+    }
+
+    /// Returns the port that the command line or the settings ask for.
+    pub(super) fn port(&self, program: &mut Program) -> Result<Option<u16>, Failure> {
+        let settings = program.settings()?;
+        self.resp_port.map(Some).map_or_else(|| settings.parsed("resp-port", resp_port), Ok)
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_insecure(&self) -> bool {
+        self.insecure
     }
 }
 
@@ -83,6 +92,15 @@ fn not_bound(error: &io::Error, host: &str, port: u16) -> Failure {
 }
 
 impl RedisPort {
+    /// Takes a server that was bound, or says why it could not be.
+    pub(super) fn bound(
+        bound: io::Result<RespServer>,
+        host: &str,
+        port: u16,
+    ) -> Result<Self, Failure> {
+        bound.map(Self).map_err(|error| not_bound(&error, host, port))
+    }
+
     /// Returns the URL for clients.
     pub(super) fn url(&self) -> String {
         format!("redis://{}", self.0.address())

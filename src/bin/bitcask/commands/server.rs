@@ -54,6 +54,9 @@ struct StartArgs {
     port: Option<u16>,
     #[command(flatten)]
     redis: RedisArgs,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    cluster: super::cluster::ClusterArgs,
     /// File with the token that clients have to send. `BITCASK_TOKEN` has the token itself.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -137,6 +140,10 @@ fn serve_with(args: &StartArgs, dir: &Path, program: &mut Program) -> Result<Exi
         None => program.settings()?.get("host").0.to_owned(),
     };
     let token = token(args, program)?;
+    #[cfg(feature = "cluster")]
+    if args.cluster.is_on() {
+        return serve_node(args, dir, &host, token.as_deref(), program);
+    }
     let mut options = options(args, &host, program)?;
     if let Some(token) = &token {
         options = options.token(token);
@@ -144,6 +151,23 @@ fn serve_with(args: &StartArgs, dir: &Path, program: &mut Program) -> Result<Exi
     serve(dir, options, program, |db, replica, program| {
         args.redis.bind(db, replica, &host, token.as_deref(), program)
     })
+}
+
+/// Serves what a node of a cluster has.
+#[cfg(feature = "cluster")]
+fn serve_node(
+    args: &StartArgs,
+    dir: &Path,
+    host: &str,
+    token: Option<&str>,
+    program: &mut Program,
+) -> Result<Exit, Failure> {
+    let settings = program.settings()?;
+    let http = args.port.map_or_else(|| settings.parsed("port", port), Ok)?;
+    let redis = args.redis.port(program)?;
+    let is_insecure = args.redis.is_insecure();
+    let ports = super::cluster::ClientPorts { host, http, redis, token, is_insecure };
+    args.cluster.serve(dir, &ports, program)
 }
 
 /// Serves a store for a program of old, which knows a few options alone. The settings have the

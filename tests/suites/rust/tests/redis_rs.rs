@@ -21,7 +21,8 @@ fn strings_hashes_and_expiry_in_both_protocols() {
         let _: () = redis.set_options("k", "v", options).unwrap();
         let value: String = redis.get("k").unwrap();
         let ttl: i64 = redis.ttl("k").unwrap();
-        assert_eq!((value.as_str(), ttl), ("v", 100));
+        assert_eq!(value, "v");
+        assert!((1..=100).contains(&ttl), "{ttl}");
         let kept: String = redis.get_ex("k", Expiry::PERSIST).unwrap();
         assert_eq!(kept, "v");
         let number: i64 = redis.incr("n", 7).unwrap();

@@ -27,21 +27,27 @@ Path = Union[str, "os.PathLike[str]"]
 class BitcaskStore:
     """A store of text under text. Threads may share it.
 
+    ``sync`` is that of ``bitcask.open``, or a flag: ``True`` means ``"always"``.
+
     Objects of one process that open the same directory share one store; the options of the first
-    one count.
+    one count, except that the writes of an object with ``sync="always"`` are durable in any case.
     """
 
     def __init__(
         self,
         base_directory: Path,
         *,
-        sync: Union[str, float, None] = None,
+        sync: Union[str, float, bool, None] = None,
         max_segment_size: int = DEFAULT_MAX_SEGMENT_SIZE,
         max_entries_per_segment: int = DEFAULT_MAX_SEGMENT_ENTRIES,
         max_key_size: Optional[int] = None,
         max_value_size: Optional[int] = None,
     ) -> None:
         self.base_directory = base_directory
+        if isinstance(sync, bool):
+            sync = "always" if sync else None
+        # Another object may have opened the store, with another policy. `None` leaves it to that.
+        self._durable = True if sync == "always" else None
         options: dict[str, Any] = {
             "sync": sync,
             "segment_size": within(max_segment_size, *_SEGMENT_SIZES),
@@ -55,7 +61,7 @@ class BitcaskStore:
         """Stores a value under a key."""
         if not isinstance(value, str):
             raise TypeError(f"a value has to be str, not {type(value).__name__}")
-        self._lease.store.put(text_key(key), value.encode())
+        self._lease.store.put(text_key(key), value.encode(), durable=self._durable)
 
     def get(self, key: str) -> Optional[str]:
         """Returns the value of a key, or ``None`` if it is absent."""
@@ -64,13 +70,11 @@ class BitcaskStore:
 
     def delete(self, key: str) -> None:
         """Removes a key. Does nothing if it is absent."""
-        self._lease.store.delete(text_key(key))
+        self._lease.store.delete(text_key(key), durable=self._durable)
 
     def close(self) -> None:
         """Makes everything durable, and closes the store unless others in the process use it."""
-        if not self._lease.is_released:
-            self._lease.store.sync()
-            self._lease.release()
+        self._lease.release()
 
     @property
     def bitcask(self) -> Store:
@@ -105,7 +109,7 @@ def open_store(
     """
     if directory is not None and path is not None:
         raise TypeError("give `directory` or `path`, not both")
-    if sync is None and fsync_on_append is None:
+    if sync is None:
         sync = os.environ.get("BITCASKPY_SYNC", "").strip().lower() in ("1", "true", "yes", "on")
     store = BitcaskStore(
         directory if directory is not None else path if path is not None else "./data",

@@ -2,7 +2,8 @@
 
 ``BitcaskStore`` does not use this. It is for programs that read or write bitcaskpy's files
 themselves, without what went wrong there: sizes come from the log and not from the hint, a hint
-that cannot be read is written anew, and paths follow the directory.
+that cannot be read is written anew, nothing is appended behind a torn record, and paths follow the
+directory.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Segment:
         segment = Segment._at(id, base_path)
         if not os.path.exists(segment.filepath):
             raise FileNotFoundError(f"there is no segment {segment.filepath}")
-        segment.num_entries = sum(1 for _ in segment.entries())
+        end = 0
+        for offset, entry in segment.entries():
+            segment.num_entries, end = segment.num_entries + 1, offset + entry.size()
         segment.size = os.path.getsize(segment.filepath)
         segment.created_at = os.path.getctime(segment.filepath)
         try:
@@ -71,8 +74,10 @@ class Segment:
             segment.max_size, segment.max_entries = int(hint["max_size"]), int(hint["max_entries"])
         except (OSError, ValueError, KeyError, TypeError):
             # Nothing is appended to a segment of which so little is known.
-            segment.active, segment.closed = False, True
-            segment._write_hint()
+            segment.close()
+        if end < segment.size and not segment.closed:
+            # A crash has torn the last record. What is appended to it would be read as its end.
+            segment.close()
         return segment
 
     @staticmethod
@@ -118,7 +123,9 @@ class Segment:
         self._write_hint()
 
     def append(self, entry: Entry) -> None:
-        """Appends a record, or raises ``ValueError`` if it does not fit."""
+        """Appends a record, or raises ``ValueError`` if it does not fit or the segment has ended."""
+        if self.closed:
+            raise ValueError("Segment is closed")
         if not self.has_room(entry):
             raise ValueError("Segment is full")
         record = entry.serialize()

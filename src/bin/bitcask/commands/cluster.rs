@@ -1,0 +1,256 @@
+//! `server start --cluster`, and `cluster`, which administers nodes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bitcask::cluster::{ClusterAdmin, ClusterError, ClusterNode, ClusterOptions, NodeStatus};
+use bitcask::resp::RespOptions;
+use clap::{Args, Subcommand};
+use signal_hook::consts::SIGTERM;
+use signal_hook::flag;
+
+use super::redis_port::RedisPort;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::interrupt::{self, StoppableWork};
+use crate::output::Format;
+use crate::program::Program;
+
+/// How often a node looks whether it has to stop.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How a server takes part in a cluster.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ClusterArgs {
+    /// Takes part in a cluster: the nodes of the cluster hold the same keys.
+    #[arg(long, requires_all = ["node_id", "cluster_secret_file"])]
+    cluster: bool,
+    /// Number of this node. No other node of the cluster may ever have had it.
+    #[arg(long, value_name = "ID")]
+    node_id: Option<u64>,
+    /// Where to listen for the other nodes [default: 127.0.0.1:7000].
+    #[arg(long, value_name = "HOST:PORT")]
+    cluster_listen: Option<String>,
+    /// Where the other nodes reach this one [default: where it listens].
+    #[arg(long, value_name = "HOST:PORT")]
+    cluster_address: Option<String>,
+    /// Where clients of Redis reach this node [default: where it listens].
+    #[arg(long, value_name = "HOST:PORT")]
+    redis_address: Option<String>,
+    /// Where clients of HTTP reach this node [default: where it listens].
+    #[arg(long, value_name = "HOST:PORT")]
+    http_address: Option<String>,
+    /// File with what all nodes of the cluster know, and others do not.
+    #[arg(long, value_name = "FILE")]
+    cluster_secret_file: Option<PathBuf>,
+}
+
+/// Where a node serves clients.
+pub(super) struct ClientPorts<'a> {
+    pub(super) host: &'a str,
+    pub(super) http: u16,
+    pub(super) redis: Option<u16>,
+    pub(super) token: Option<&'a str>,
+    pub(super) is_insecure: bool,
+}
+
+impl ClusterArgs {
+    pub(super) fn is_on(&self) -> bool {
+        self.cluster
+    }
+
+    /// Runs a node until the user, or another process, wants it to stop.
+    pub(super) fn serve(
+        &self,
+        dir: &Path,
+        ports: &ClientPorts<'_>,
+        program: &mut Program,
+    ) -> Result<Exit, Failure> {
+        let terminated = Arc::new(AtomicBool::new(false));
+        // Without this, SIGTERM kills the program, and the node survives that too.
+        let _ = flag::register(SIGTERM, Arc::clone(&terminated));
+        let _stoppable = StoppableWork::begin();
+        interrupt::check()?;
+        let secret = secret(self.cluster_secret_file.as_deref())?;
+        let here = |port: u16| format!("{}:{port}", ports.host);
+        let mut options = ClusterOptions::new(self.node_id.unwrap_or(0), dir, &secret)
+            .http_address(self.http_address.clone().unwrap_or_else(|| here(ports.http)))
+            .store(program.settings()?.options()?);
+        if let Some(listen) = &self.cluster_listen {
+            options = options.listen(listen);
+        }
+        if let Some(address) = &self.cluster_address {
+            options = options.cluster_address(address);
+        }
+        if let Some(port) = ports.redis {
+            let address = self.redis_address.clone().unwrap_or_else(|| here(port));
+            options = options.redis_address(address);
+        }
+        let node = ClusterNode::start(options).map_err(|error| failed(&error))?;
+        let http = node.http((ports.host, ports.http), ports.token);
+        let http = http.map_err(|error| failed(&error))?;
+        let redis = self.redis(&node, ports)?;
+        let printer = program.printer(Format::Plain)?;
+        printer.line(&format!("serving other nodes at {}", node.address()))?;
+        printer.line(&format!("serving {} at http://{http}", dir.display()))?;
+        if let Some(redis) = &redis {
+            printer.line(&format!("serving clients of Redis at {}", redis.url()))?;
+        }
+        printer.flush()?;
+        let redis = redis.map(RedisPort::run);
+        let handle = redis.as_ref().map(|port| port.stop_handle());
+        while !interrupt::is_requested()
+            && !terminated.load(Ordering::SeqCst)
+            && !handle.as_ref().is_some_and(|handle| handle.is_stopped())
+        {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        let ended = redis.map_or(Ok(()), |port| port.end());
+        drop(node);
+        ended.map(|()| Exit::Done)
+    }
+
+    fn redis(
+        &self,
+        node: &ClusterNode,
+        ports: &ClientPorts<'_>,
+    ) -> Result<Option<RedisPort>, Failure> {
+        let Some(port) = ports.redis else { return Ok(None) };
+        let mut options = RespOptions::new().insecure(ports.is_insecure);
+        if let Some(token) = ports.token {
+            options = options.password(token);
+        }
+        RedisPort::bound(node.redis((ports.host, port), options), ports.host, port).map(Some)
+    }
+}
+
+/// Founds a cluster, changes which nodes belong to it, and shows how it is.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterCommandArgs {
+    /// The node that is asked: where it listens for the others.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7000")]
+    node: String,
+    /// File with the secret of the cluster.
+    #[arg(long, value_name = "FILE")]
+    secret_file: PathBuf,
+    #[command(subcommand)]
+    command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Founds a cluster of this node alone.
+    Init {
+        /// Number of shards, which never changes.
+        #[arg(long, value_name = "NUMBER", default_value_t = 16)]
+        shards: u16,
+    },
+    /// Has the node join the cluster that another one belongs to.
+    Join {
+        /// Where the other node listens for others.
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+    },
+    /// Removes a node from the cluster. It may be down.
+    Remove {
+        /// The number of the node.
+        id: u64,
+    },
+    /// Shows what the node knows of the cluster and of its groups.
+    Status {
+        /// Shows it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a node the leader of a group, which accepts nothing for about the time of an election.
+    Transfer {
+        /// The number of the group.
+        group: u64,
+        /// The number of the node.
+        id: u64,
+    },
+    /// Has the node build a snapshot of each group, after which it needs less of the log.
+    Snapshot,
+}
+
+pub(crate) fn run(args: ClusterCommandArgs, program: &mut Program) -> Result<Exit, Failure> {
+    let secret = secret(Some(&args.secret_file))?;
+    let admin = ClusterAdmin::new(args.node, &secret).map_err(|error| failed(&error))?;
+    let printer = program.printer(Format::Plain)?;
+    let done = match args.command {
+        ClusterCommand::Init { shards } => admin.init(shards),
+        ClusterCommand::Join { address } => admin.join(address),
+        ClusterCommand::Remove { id } => admin.remove(id),
+        ClusterCommand::Transfer { group, id } => admin.transfer(group, id),
+        ClusterCommand::Snapshot => admin.snapshot(),
+        ClusterCommand::Status { json } => {
+            let status = admin.status().map_err(|error| failed(&error))?;
+            if json {
+                let text = serde_json::to_string_pretty(&status);
+                printer.line(&text.map_err(|error| Failure::store(error.to_string(), ""))?)?;
+            } else {
+                for line in shown(&status) {
+                    printer.line(&line)?;
+                }
+            }
+            return Ok(Exit::Done);
+        }
+    };
+    done.map_err(|error| failed(&error))?;
+    printer.line("done")?;
+    Ok(Exit::Done)
+}
+
+/// Returns a status as lines for people.
+fn shown(status: &NodeStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    let Some(shards) = status.shards else {
+        return vec![format!("node {} belongs to no cluster", status.id)];
+    };
+    lines.push(format!("node {} of a cluster of {shards} shards", status.id));
+    for node in &status.nodes {
+        let (id, cluster, redis, http) = (node.id, &node.cluster, &node.redis, &node.http);
+        lines.push(format!("  node {id}: nodes {cluster}, redis {redis}, http {http}"));
+    }
+    let index = |index: Option<u64>| index.map_or_else(|| "-".to_owned(), |it| it.to_string());
+    for group in &status.groups {
+        let slots = group
+            .slots
+            .map_or_else(|| "the map".to_owned(), |(first, last)| format!("slots {first}-{last}"));
+        let leader = group.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+        lines.push(format!(
+            "  group {}: {slots}, {}, leader {leader}, term {}, voters {:?}, applied {} of {}, {} keys",
+            group.number,
+            group.role.name(),
+            group.term,
+            group.voters,
+            index(group.applied),
+            index(group.last_log),
+            group.keys,
+        ));
+        if let Some(failure) = &group.failure {
+            lines.push(format!("    stopped: {failure}"));
+        }
+    }
+    lines
+}
+
+fn secret(path: Option<&Path>) -> Result<String, Failure> {
+    let Some(path) = path else {
+        return Err(Failure::usage("there is no secret", "set --cluster-secret-file"));
+    };
+    let bytes = std::fs::read(path).map_err(|error| Failure::file("read", path, &error))?;
+    let secret = String::from_utf8_lossy(&bytes).trim().to_owned();
+    if secret.is_empty() {
+        let what = format!("{} is empty", path.display());
+        return Err(Failure::usage(what, "put a long random text into it"));
+    }
+    Ok(secret)
+}
+
+fn failed(error: &ClusterError) -> Failure {
+    let advice = "`bitcask cluster status` shows how the cluster is";
+    Failure::store(error.to_string(), advice)
+}

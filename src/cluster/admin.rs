@@ -1,0 +1,136 @@
+//! Asks nodes to do what an administrator wants.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::error::ClusterError;
+use super::group::stopped;
+use super::map::MAP_GROUP;
+use super::network::messages::{PeerAnswer, PeerRequest};
+use super::network::{PeerNetwork, Tcp};
+use super::status::NodeStatus;
+
+/// Time for what may have to send all data to a new node.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+/// Time for anything else.
+const SHORT: Duration = Duration::from_secs(60);
+
+/// Administers a cluster through one of its nodes. Calls block.
+pub struct ClusterAdmin {
+    address: String,
+    secret: Arc<str>,
+    runtime: Runtime,
+}
+
+impl fmt::Debug for ClusterAdmin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterAdmin").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl ClusterAdmin {
+    /// Takes the address on which a node listens for the others, and the secret of the cluster.
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`](ClusterError::Stopped) if the operating system cannot start a runtime.
+    pub fn new(address: impl Into<String>, secret: &str) -> Result<Self, ClusterError> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| stopped(&error))?;
+        Ok(Self { address: address.into(), secret: Arc::from(secret), runtime })
+    }
+
+    fn ask(
+        &self,
+        address: &str,
+        group: u64,
+        request: &PeerRequest,
+        time: Duration,
+    ) -> Result<PeerAnswer, ClusterError> {
+        let network = PeerNetwork { transport: Tcp, group, secret: Arc::clone(&self.secret) };
+        let mut connection = network.connection(address);
+        match self.runtime.block_on(connection.ask(request, time)) {
+            Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),
+            Ok(PeerAnswer::AskLeader { leader, .. }) => Err(ClusterError::NotLeader { leader }),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(ClusterError::Stopped(format!("{address}: {error}"))),
+        }
+    }
+
+    fn order(&self, request: &PeerRequest, time: Duration) -> Result<(), ClusterError> {
+        self.ask(&self.address, MAP_GROUP, request, time).map(drop)
+    }
+
+    /// Founds a cluster of this node alone, with a number of shards that never changes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ClusterNode::init`](super::ClusterNode::init), and
+    /// [`Stopped`](ClusterError::Stopped) if the node cannot be reached.
+    pub fn init(&self, shards: u16) -> Result<(), ClusterError> {
+        self.order(&PeerRequest::Init { shards }, SHORT)
+    }
+
+    /// Has this node join the cluster that the node at an address belongs to. Returns when it votes
+    /// in all groups, and has all data.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init), and what the other nodes answer.
+    pub fn join(&self, address: impl Into<String>) -> Result<(), ClusterError> {
+        self.order(&PeerRequest::Join { address: address.into() }, LONG)
+    }
+
+    /// Removes a node from the cluster, which may be down.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
+    pub fn remove(&self, id: u64) -> Result<(), ClusterError> {
+        self.order(&PeerRequest::Leave { id }, LONG)
+    }
+
+    /// Returns what the node knows of the cluster and of its groups.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init).
+    pub fn status(&self) -> Result<NodeStatus, ClusterError> {
+        match self.ask(&self.address, MAP_GROUP, &PeerRequest::Status, SHORT)? {
+            PeerAnswer::Status(status) => Ok(status),
+            _ => Err(ClusterError::Refused("the answer is not that to the question".to_owned())),
+        }
+    }
+
+    /// Makes a node the leader of a group. The group accepts nothing for about the time of an
+    /// election.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join), and [`Refused`](ClusterError::Refused) for a number that no node
+    /// has.
+    pub fn transfer(&self, group: u64, id: u64) -> Result<(), ClusterError> {
+        let status = self.status()?;
+        let found = status.nodes.iter().find(|node| node.id == id);
+        let Some(node) = found else {
+            return Err(ClusterError::Refused(format!("there is no node {id}")));
+        };
+        self.ask(&node.cluster, group, &PeerRequest::Lead, SHORT).map(drop)
+    }
+
+    /// Has the node build a snapshot of each group, after which it needs less of the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
+    pub fn snapshot(&self) -> Result<(), ClusterError> {
+        for group in self.status()?.groups {
+            self.ask(&self.address, group.number, &PeerRequest::BuildSnapshot, SHORT)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! The HTTP port of a node: keys, and what the node knows of the cluster.
+//!
+//! - A request for a key that another node leads is answered with 307 and the URL there.
+//! - Values are strings of Redis, so both ports see the same keys.
+
+mod keys;
+mod pages;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, LOCATION};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use subtle::ConstantTimeEq as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower_service::Service as _;
+
+use super::error::ClusterError;
+use super::network::Transport;
+use super::node::Node;
+
+/// Maximum number of connections. More wait until they are accepted.
+const CONNECTIONS_MAX: usize = 4096;
+/// Time in which the head of a request has to arrive.
+const HEAD_TIME: Duration = Duration::from_secs(60);
+/// How long to wait before accepting again when the process has too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all requests share.
+pub(super) struct HttpState<T> {
+    node: Arc<Node<T>>,
+    token: Option<Arc<str>>,
+}
+
+impl<T> Clone for HttpState<T> {
+    fn clone(&self) -> Self {
+        Self { node: Arc::clone(&self.node), token: self.token.clone() }
+    }
+}
+
+/// Why a request is not answered.
+#[derive(Debug)]
+enum HttpFailure {
+    /// Another node leads, at this address; the rest of the URL stays.
+    Elsewhere(String),
+    Status(StatusCode, String),
+}
+
+#[derive(Serialize)]
+struct FailureText {
+    detail: String,
+}
+
+impl HttpFailure {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self::Status(status, detail.into())
+    }
+
+    /// Returns the answer. The URI is that of the request.
+    fn into_response(self, uri: &Uri) -> Response {
+        match self {
+            Self::Elsewhere(address) => {
+                let path = uri.path_and_query().map_or("/", |path| path.as_str());
+                let Ok(url) = HeaderValue::from_str(&format!("http://{address}{path}")) else {
+                    return StatusCode::SERVICE_UNAVAILABLE.into_response();
+                };
+                let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+                response.headers_mut().insert(LOCATION, url);
+                response
+            }
+            Self::Status(status, detail) => {
+                (status, axum::Json(FailureText { detail })).into_response()
+            }
+        }
+    }
+}
+
+impl<T: Transport> HttpState<T> {
+    /// Returns what a client is told of an error.
+    fn failure(&self, error: &ClusterError) -> HttpFailure {
+        let status = match error {
+            ClusterError::NotLeader { leader } => {
+                let map = self.node.map();
+                let address = leader.and_then(|leader| map.nodes.get(&leader));
+                if let Some(address) = address.map(|it| &it.http).filter(|it| !it.is_empty()) {
+                    return HttpFailure::Elsewhere(address.clone());
+                }
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ClusterError::Busy => StatusCode::TOO_MANY_REQUESTS,
+            ClusterError::Unknown => StatusCode::GATEWAY_TIMEOUT,
+            ClusterError::Refused(_) => StatusCode::BAD_REQUEST,
+            ClusterError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        HttpFailure::new(status, error.to_string())
+    }
+}
+
+fn router<T: Transport>(state: HttpState<T>) -> Router {
+    let keys = get(keys::read::<T>).put(keys::write::<T>).delete(keys::delete::<T>);
+    Router::new()
+        .route("/v1/keys/{*key}", keys)
+        .route("/v1/cluster", get(pages::cluster::<T>))
+        .route("/metrics", get(pages::metrics::<T>))
+        .layer(from_fn_with_state(state.clone(), authorize::<T>))
+        .route("/health", get(pages::health::<T>))
+        .with_state(state)
+}
+
+/// Lets requests through that have the token.
+async fn authorize<T: Transport>(
+    State(state): State<HttpState<T>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(token) = &state.token {
+        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let expected = format!("Bearer {token}");
+        if !given.is_some_and(|given| bool::from(given.ct_eq(expected.as_bytes()))) {
+            let uri = request.uri();
+            let detail = "the request needs the header `Authorization: Bearer` with the token";
+            return HttpFailure::new(StatusCode::UNAUTHORIZED, detail).into_response(uri);
+        }
+    }
+    next.run(request).await
+}
+
+/// Serves clients until the node is stopped.
+pub(super) async fn run<T: Transport>(
+    listener: TcpListener,
+    node: Arc<Node<T>>,
+    token: Option<Arc<str>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let router = router(HttpState { node, token });
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    while !*stop.borrow() {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) => {
+                let router = router.clone();
+                connections.spawn(async move {
+                    talk(stream, peer, router).await;
+                    drop(permit);
+                });
+            }
+            // Too many open files, or a client that is gone already.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// Serves a connection until it ends.
+async fn talk(stream: TcpStream, _peer: SocketAddr, router: Router) {
+    // Without it, answers that are sent in parts wait for each other.
+    drop(stream.set_nodelay(true));
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let answer = router.clone().call(request.map(Body::new));
+        async move { answer.await.map_err(io::Error::other) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    // An error means that the client is gone.
+    drop(http.serve_connection(TokioIo::new(stream), service).await);
+}
