@@ -51,7 +51,8 @@ impl ClusterAdmin {
         request: &PeerRequest,
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
-        let network = PeerNetwork { transport: Tcp, group, secret: Arc::clone(&self.secret) };
+        let secret = Arc::clone(&self.secret);
+        let network = PeerNetwork { transport: Tcp, group, secret, idle: Arc::default() };
         let mut connection = network.connection(address);
         match self.runtime.block_on(connection.ask(request, time)) {
             Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),
@@ -76,7 +77,7 @@ impl ClusterAdmin {
     }
 
     /// Has this node join the cluster that the node at an address belongs to. Returns when it votes
-    /// in all groups, and has all data.
+    /// in all groups. It may still lack up to 40,000 entries of each.
     ///
     /// # Errors
     ///

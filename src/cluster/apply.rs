@@ -71,7 +71,7 @@ impl Apply<Consensus> for Applier {
                 Request::Commands(request) => {
                     Answered::Replies(keys.apply(tx, request, &mut chance)?)
                 }
-                Request::Map(change) => Answered::Map(self.change_map(tx, change)?),
+                Request::Map(wanted) => Answered::Map(self.change_map(tx, wanted)?),
                 Request::Tick => Answered::Ticked,
             });
         }

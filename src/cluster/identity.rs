@@ -14,6 +14,8 @@ pub(crate) struct Identity {
     pub(crate) cluster: u128,
     /// Number of shards of the cluster.
     pub(crate) shards: u16,
+    /// A random number that tells this directory from others of the same node.
+    pub(crate) incarnation: u128,
 }
 
 /// Maximum size of the file.
@@ -54,7 +56,7 @@ mod tests {
     fn an_identity_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Identity::read(dir.path()).unwrap(), None);
-        let identity = Identity { node: 3, cluster: u128::MAX, shards: 16 };
+        let identity = Identity { node: 3, cluster: u128::MAX, shards: 16, incarnation: 5 };
         identity.write(dir.path()).unwrap();
         identity.write(dir.path()).unwrap();
         assert_eq!(Identity::read(dir.path()).unwrap(), Some(identity));

@@ -22,6 +22,9 @@ pub(crate) struct NodeAddresses {
     pub(crate) redis: String,
     /// By clients of HTTP.
     pub(crate) http: String,
+    /// A random number that its directory was given. A node that has lost its directory has lost
+    /// its votes too, and must not pass for the one that it was.
+    pub(crate) incarnation: u128,
 }
 
 /// The nodes, and the shards.

@@ -1,7 +1,7 @@
 //! Founding a cluster, joining it, leaving it, and handing the lead over.
 //!
-//! - Each node takes part in all groups. So a node joins group by group, and then the map names it;
-//!   and it leaves in the same order. A join that was interrupted is repeated, and goes on.
+//! - Each node takes part in all groups. So the map names a new node, and then it joins group by
+//!   group; and it leaves in the opposite order. A join that was interrupted is repeated, and goes on.
 //! - A node is added as a learner first, and votes once it has caught up.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use super::consensus::{Answered, Request};
 use super::error::ClusterError;
 use super::group::{Group, stopped};
 use super::identity::Identity;
-use super::map::{MAP_GROUP, MapChange};
+use super::map::{MAP_GROUP, MapChange, NodeAddresses};
 use super::network::Transport;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::node::{Node, check_shards};
@@ -36,8 +36,9 @@ impl<T: Transport> Node<T> {
             Some(identity) if identity.shards == shards => identity,
             Some(_) => return refused("this node belongs to a cluster already"),
             None => {
-                let cluster = uuid::Uuid::new_v4().as_u128();
-                let identity = Identity { node: self.options.id, cluster, shards };
+                let cluster = random();
+                let (node, incarnation) = (self.options.id, random());
+                let identity = Identity { node, cluster, shards, incarnation };
                 identity.write(&self.options.dir)?;
                 self.open_groups(identity).await?;
                 identity
@@ -55,7 +56,7 @@ impl<T: Transport> Node<T> {
         drop(turn);
         self.at_leader(MAP_GROUP, || PeerRequest::GetMap).await?;
         self.change_map_patiently(MapChange::Create { shards }).await?;
-        let (id, addresses) = (self.options.id, self.options.addresses.clone());
+        let (id, addresses) = (identity.node, self.addresses(&identity));
         self.change_map_patiently(MapChange::PutNode { id, addresses }).await
     }
 
@@ -65,31 +66,44 @@ impl<T: Transport> Node<T> {
         let mut seed = self.network(MAP_GROUP).connection(address);
         let known = seed.ask(&PeerRequest::GetMap, STEP_TIME).await.map_err(|it| stopped(&it))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
-        let identity =
-            Identity { node: self.options.id, cluster: known.cluster, shards: known.map.shards };
-        match self.identity() {
-            Some(mine) if mine != identity => {
-                return refused("this node belongs to another cluster");
-            }
-            Some(_) => {}
-            None => {
-                let taken = known.map.nodes.get(&identity.node);
-                if taken.is_some_and(|taken| *taken != self.options.addresses) {
-                    return refused("the cluster has a node with this number");
-                }
-                identity.write(&self.options.dir)?;
-                self.open_groups(identity).await?;
-            }
+        let found = self.identity();
+        let identity = Identity {
+            node: self.options.id,
+            cluster: known.cluster,
+            shards: known.map.shards,
+            incarnation: found.map_or_else(random, |found| found.incarnation),
+        };
+        if found.is_some_and(|found| found != identity) {
+            return refused("this node belongs to another cluster");
+        }
+        let addresses = self.addresses(&identity);
+        let taken = known.map.nodes.get(&identity.node);
+        if taken.is_some_and(|taken| taken.incarnation != identity.incarnation) {
+            return refused(
+                "the cluster has another node with this number: remove that one, and give this one \
+                 a number that no node has had",
+            );
+        }
+        if found.is_none() {
+            identity.write(&self.options.dir)?;
+            self.open_groups(identity).await?;
         }
         drop(turn);
-        let (id, addresses) = (identity.node, self.options.addresses.clone());
+        // The map first: if this node loses its directory from now on, the number is taken.
+        let id = identity.node;
+        let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
+        self.at_leader_from(MAP_GROUP, Some(address), put).await?;
         for group in MAP_GROUP..=u64::from(identity.shards) {
             let me = addresses.cluster.clone();
             let add = || PeerRequest::AddMember { id, address: me.clone() };
             self.at_leader_from(group, Some(address), add).await?;
         }
-        let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
-        self.at_leader_from(MAP_GROUP, Some(address), put).await.map(drop)
+        Ok(())
+    }
+
+    /// Returns the addresses of this node, for the map.
+    fn addresses(&self, identity: &Identity) -> NodeAddresses {
+        NodeAddresses { incarnation: identity.incarnation, ..self.options.addresses.clone() }
     }
 
     /// Removes a node from all groups, and from the map.
@@ -165,6 +179,11 @@ impl<T: Transport> Node<T> {
         }
         Err(last)
     }
+}
+
+/// Returns a number that nothing else has.
+fn random() -> u128 {
+    uuid::Uuid::new_v4().as_u128()
 }
 
 fn refused<T>(reason: &str) -> Result<T, ClusterError> {

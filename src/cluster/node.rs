@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::map::{ClusterMap, MAP_GROUP, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest};
 use super::network::server::Peer;
-use super::network::{PeerNetwork, Transport};
+use super::network::{IdleConnections, PeerNetwork, Transport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
 use crate::raft::{LogStore, SnapshotFiles};
@@ -28,6 +28,8 @@ pub(crate) struct Node<T> {
     /// Snapshots that are being received, by group. A new one replaces the one before.
     receiving: Mutex<BTreeMap<u64, (u64, SnapshotFiles)>>,
     next_snapshot: AtomicU64,
+    /// Connections to the others that nobody uses.
+    idle: Arc<IdleConnections>,
 }
 
 /// The groups that this node takes part in.
@@ -53,6 +55,7 @@ impl<T: Transport> Node<T> {
             groups: Mutex::default(),
             founding: AsyncMutex::default(),
             receiving: Mutex::default(),
+            idle: Arc::default(),
             next_snapshot: AtomicU64::new(1),
         };
         let node = Arc::new(node);
@@ -84,7 +87,7 @@ impl<T: Transport> Node<T> {
 
     pub(super) fn network(&self, group: u64) -> PeerNetwork<T> {
         let (transport, secret) = (self.transport.clone(), Arc::clone(&self.options.secret));
-        PeerNetwork { transport, group, secret }
+        PeerNetwork { transport, group, secret, idle: Arc::clone(&self.idle) }
     }
 
     fn groups(&self) -> MutexGuard<'_, NodeGroups> {
@@ -103,16 +106,20 @@ impl<T: Transport> Node<T> {
         self.groups().groups.values().cloned().collect()
     }
 
-    /// Returns the map as this node knows it. It may be of some time ago.
+    /// Returns the map as this node knows it. It may be of some time ago, but for the number of
+    /// shards, which never changes.
     pub(crate) fn map(&self) -> Arc<ClusterMap> {
-        let group = self.group(MAP_GROUP);
-        group.map(|group| group.map()).unwrap_or_default()
+        let Some(identity) = self.identity() else { return Arc::default() };
+        let map = self.group(MAP_GROUP).map(|group| group.map()).unwrap_or_default();
+        if map.shards == identity.shards {
+            return map;
+        }
+        Arc::new(ClusterMap { shards: identity.shards, ..(*map).clone() })
     }
 
     pub(super) fn known(&self) -> Option<KnownCluster> {
         let identity = self.identity()?;
-        let map = ClusterMap { shards: identity.shards, ..(*self.map()).clone() };
-        Some(KnownCluster { cluster: identity.cluster, map })
+        Some(KnownCluster { cluster: identity.cluster, map: (*self.map()).clone() })
     }
 
     pub(crate) fn status(&self) -> NodeStatus {

@@ -56,8 +56,9 @@ const FIGURES: &[Figure] = &[
     ("applied_index", "Index of the last entry that was applied", |it| it.applied),
     ("snapshot_index", "Index of the last entry in a snapshot", |it| it.snapshot),
     ("purged_index", "Index of the last entry purged from the log", |it| it.purged),
-    ("lag_entries", "Entries of the log that are not applied", |it| {
-        Some(it.last_log.unwrap_or(0).saturating_sub(it.applied.unwrap_or(0)))
+    ("lag_entries", "Entries that the slowest node of the group lacks, as its leader knows", |it| {
+        let slowest = it.replicated.iter().map(|(_, at)| at.unwrap_or(0)).min()?;
+        Some(it.last_log.unwrap_or(0).saturating_sub(slowest))
     }),
     ("quorum_age_ms", "Milliseconds since a majority answered the leader", |it| it.quorum_age),
     ("keys", "Number of keys", |it| Some(it.keys)),

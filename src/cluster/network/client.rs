@@ -1,8 +1,9 @@
 //! Asks other nodes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -29,6 +30,8 @@ use super::transport::Transport;
 use crate::cluster::consensus::Consensus;
 use crate::raft::SnapshotFiles;
 
+/// Maximum number of connections to an address that nobody uses.
+const IDLE_MAX: usize = 64;
 /// Time for one piece of a snapshot.
 const PIECE_TIME: Duration = Duration::from_secs(30);
 /// Time for entries. They have at most a few megabytes, or are one large request.
@@ -42,6 +45,49 @@ pub(crate) struct PeerNetwork<T> {
     pub(crate) transport: T,
     pub(crate) group: u64,
     pub(crate) secret: Arc<str>,
+    pub(crate) idle: Arc<IdleConnections>,
+}
+
+/// Connections that nobody uses, by address. openraft asks for a new connection for each question
+/// whether a leader still leads.
+#[derive(Debug, Default)]
+pub(crate) struct IdleConnections {
+    /// Lock 9: the connections, each only for a moment.
+    by_address: Mutex<HashMap<String, Vec<SendRequest<Body>>>>,
+}
+
+impl IdleConnections {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<SendRequest<Body>>>> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a connection to an address that is still open.
+    fn take(&self, address: &str) -> Option<SendRequest<Body>> {
+        let mut all = self.lock();
+        let idle = all.get_mut(address)?;
+        while let Some(sender) = idle.pop() {
+            if sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn give_back(&self, address: &str, sender: SendRequest<Body>) {
+        let mut all = self.lock();
+        let idle = all.entry(address.to_owned()).or_default();
+        if sender.is_ready() && idle.len() < IDLE_MAX {
+            idle.push(sender);
+        }
+    }
+}
+
+impl<T> Drop for PeerConnection<T> {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.network.idle.give_back(&self.address, sender);
+        }
+    }
 }
 
 /// A connection to another node, which is made when it is needed.
@@ -104,7 +150,8 @@ impl<T: Transport> PeerConnection<T> {
             .header(AUTHORIZATION, format!("Bearer {}", self.network.secret))
             .body(Body::from(body))
             .map_err(io::Error::other)?;
-        let mut sender = match self.sender.take().filter(|sender| !sender.is_closed()) {
+        let sender = self.sender.take().filter(|sender| !sender.is_closed());
+        let mut sender = match sender.or_else(|| self.network.idle.take(&self.address)) {
             Some(sender) => sender,
             None => self.connect().await?,
         };
@@ -130,8 +177,8 @@ impl<T: Transport> PeerConnection<T> {
             let ended = (&mut sending.task).await;
             let are_same = sending.entries == entries;
             self.sending = None;
-            if let Ok((connection, answer)) = ended {
-                self.sender = connection.sender;
+            if let Ok((mut connection, answer)) = ended {
+                self.sender = connection.sender.take();
                 if are_same {
                     return answer;
                 }
@@ -146,8 +193,8 @@ impl<T: Transport> PeerConnection<T> {
         let sending = self.sending.insert(SendingEntries { entries, task });
         let ended = (&mut sending.task).await;
         self.sending = None;
-        let (connection, answer) = ended.map_err(io::Error::other)?;
-        self.sender = connection.sender;
+        let (mut connection, answer) = ended.map_err(io::Error::other)?;
+        self.sender = connection.sender.take();
         answer
     }
 

@@ -10,5 +10,5 @@ pub(super) mod messages;
 pub(super) mod server;
 pub(super) mod transport;
 
-pub(crate) use client::PeerNetwork;
+pub(crate) use client::{IdleConnections, PeerNetwork};
 pub(crate) use transport::{Tcp, Transport};

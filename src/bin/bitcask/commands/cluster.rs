@@ -1,5 +1,6 @@
 //! `server start --cluster`, and `cluster`, which administers nodes.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +74,12 @@ impl ClusterArgs {
         let _ = flag::register(SIGTERM, Arc::clone(&terminated));
         let _stoppable = StoppableWork::begin();
         interrupt::check()?;
+        let is_open = ports.host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
+        if is_open && ports.token.is_none() && !ports.is_insecure {
+            let what = "a node would be open to every network without a token";
+            let advice = "set a token with --token-file or BITCASK_TOKEN, or add --insecure";
+            return Err(Failure::usage(what, advice));
+        }
         let secret = secret(self.cluster_secret_file.as_deref())?;
         let here = |port: u16| format!("{}:{port}", ports.host);
         let mut options = ClusterOptions::new(self.node_id.unwrap_or(0), dir, &secret)
