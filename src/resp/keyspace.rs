@@ -23,7 +23,7 @@ use super::numbers::from_ms;
 use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
 use crate::options::WriteOptions;
-use crate::store::{Transaction, Ttl};
+use crate::store::{Transaction, Ttl, Version};
 use crate::value::Value;
 
 /// Maximum size of a string.
@@ -154,6 +154,12 @@ impl<'a> Keyspace<'a> {
 
     pub(super) fn hash(&self, key: &[u8]) -> Answer<Option<HashHeader>> {
         self.get(key)?.map(Holding::hash).transpose()
+    }
+
+    /// Returns a hash and its version, when no change of it is half made. Not within a transaction.
+    pub(super) fn settled_hash(&self, key: &[u8]) -> Answer<Option<(HashHeader, Version)>> {
+        let found = self.database.store.get_settled(&encode_key(key))?;
+        found.map(|(value, version)| Ok((Holding::new(value).hash()?, version))).transpose()
     }
 
     pub(super) fn exists(&self, key: &[u8]) -> Answer<bool> {
