@@ -36,28 +36,25 @@ pub(super) struct Followers {
 
 impl Followers {
     /// Starts to follow all open databases, if somebody listens. Those that nobody listens to any
-    /// more end by themselves.
-    pub(super) fn look(&self, state: &Arc<RespState>) -> Result<()> {
+    /// more end by themselves. Returns whether all are followed that have to be: one that cannot
+    /// be does not hinder the others.
+    pub(super) fn look(&self, state: &Arc<RespState>) -> bool {
         if !state.is_listened_to() {
-            return Ok(());
+            return true;
         }
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|thread| !thread.is_finished());
+        let mut are_followed = true;
         for database in state.databases.open() {
             if database.ledger.is_followed() {
                 continue;
             }
-            let changes = changes_from_now(&database.store)?;
-            database.ledger.set_followed(true);
-            let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
-            let run = move || FeedFollower::new(for_thread, followed).run(changes);
-            let name = format!("bitcask-resp-{}", database.number);
-            match thread::Builder::new().name(name).spawn(run) {
-                Ok(thread) => threads.push(thread),
-                Err(_) => database.ledger.set_followed(false),
+            match follow(state, database) {
+                Some(thread) => threads.push(thread),
+                None => are_followed = false,
             }
         }
-        Ok(())
+        are_followed
     }
 
     /// Waits until all have ended. The server has been stopped before.
@@ -80,6 +77,20 @@ impl Followers {
         }
         ends
     }
+}
+
+/// Starts to follow a database. Returns the thread, or `None` if that has failed.
+fn follow(state: &Arc<RespState>, database: &Arc<Database>) -> Option<JoinHandle<()>> {
+    let changes = changes_from_now(&database.store).ok()?;
+    database.ledger.set_followed(true);
+    let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
+    let run = move || FeedFollower::new(for_thread, followed).run(changes);
+    let name = format!("bitcask-resp-{}", database.number);
+    let thread = thread::Builder::new().name(name).spawn(run);
+    if thread.is_err() {
+        database.ledger.set_followed(false);
+    }
+    thread.ok()
 }
 
 /// One thread that follows.

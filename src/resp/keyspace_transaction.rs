@@ -73,7 +73,7 @@ fn in_transaction_within<T>(
     }
     let (result, deeds) = result?;
     if deeds.has_flushed {
-        database.forget_hashes()?;
+        database.forget_hashes();
     }
     if deeds.has_hashed {
         database.set_has_hashes(true);
