@@ -18,7 +18,7 @@ use super::database::Database;
 use super::encoding::{HashHeader, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::holding::{Holding, StoredString};
-use super::keyspace_transaction::{FlushedKeys, in_transaction};
+use super::keyspace_transaction::{NotedFlush, in_transaction};
 use super::numbers::from_ms;
 use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
@@ -86,7 +86,7 @@ pub(super) struct Keyspace<'a> {
     /// Size of the values that the transaction has put and that wait for its commit.
     pub(super) put_size: usize,
     /// Where a flush notes what it has told the ledger, within a transaction.
-    pub(super) flushed: Option<FlushedKeys>,
+    pub(super) flushed: Option<NotedFlush>,
 }
 
 impl<'a> Keyspace<'a> {
@@ -293,15 +293,12 @@ impl<'a> Keyspace<'a> {
         write: impl FnOnce(&mut Self) -> Answer<bool>,
     ) -> Answer<bool> {
         let ledger = &self.database.ledger;
-        let is_followed = ledger.is_followed();
-        if is_followed {
-            ledger.note(key);
-        }
+        let ticket = ledger.is_followed().then(|| ledger.note(key));
         let result = write(self);
         let is_made = matches!(result, Ok(true));
         self.deeds.has_written |= is_made;
-        if is_followed && !is_made {
-            ledger.forget(key);
+        if let Some(ticket) = ticket.filter(|_| !is_made) {
+            ledger.forget(key, ticket);
         }
         result
     }
