@@ -323,13 +323,11 @@ mod merge;
 
 mod store;
 
-mod followed;
-
-#[cfg(any(feature = "client", feature = "server"))]
-mod dialect;
-
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(any(feature = "client", feature = "server"))]
+mod dialect;
+mod followed;
 pub mod inspect;
 pub mod repair;
 
@@ -338,9 +336,9 @@ mod figures;
 #[cfg(any(feature = "resp", feature = "server"))]
 mod listener;
 
-// Tests and fuzz targets have it in every build.
 #[cfg(feature = "cluster")]
 pub mod cluster;
+// Tests and fuzz targets have it in every build.
 #[cfg(any(feature = "import", test, bitcask_fuzzing))]
 pub mod import;
 #[cfg(feature = "metrics")]

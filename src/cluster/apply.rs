@@ -38,16 +38,17 @@ impl Applier {
     pub(crate) fn map(&self) -> watch::Receiver<Arc<ClusterMap>> {
         self.map.subscribe()
     }
+}
 
-    fn change_map(&self, tx: &mut Transaction, change: &MapChange) -> Result<Result<(), String>> {
-        let mut map = read_map(tx.get(MAP_KEY)?.as_deref())?;
-        let changed = map.change(change);
-        if changed.is_ok() {
-            let encoded = postcard::to_stdvec(&map).map_err(|_| undecodable())?;
-            tx.put(MAP_KEY, encoded);
-        }
-        Ok(changed)
+/// Makes a change of the map, or returns why it is refused.
+fn change_map(tx: &mut Transaction, change: &MapChange) -> Result<Result<(), String>> {
+    let mut map = read_map(tx.get(MAP_KEY)?.as_deref())?;
+    let changed = map.change(change);
+    if changed.is_ok() {
+        let encoded = postcard::to_stdvec(&map).map_err(|_| undecodable())?;
+        tx.put(MAP_KEY, encoded);
     }
+    Ok(changed)
 }
 
 fn undecodable() -> Error {
@@ -71,7 +72,7 @@ impl Apply<Consensus> for Applier {
                 Request::Commands(request) => {
                     Answered::Replies(keys.apply(tx, request, &mut chance)?)
                 }
-                Request::Map(wanted) => Answered::Map(self.change_map(tx, wanted)?),
+                Request::Map(wanted) => Answered::Map(change_map(tx, wanted)?),
                 Request::Tick => Answered::Ticked,
             });
         }

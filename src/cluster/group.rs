@@ -12,7 +12,7 @@ use super::apply::Applier;
 use super::consensus::{Answered, Consensus, Request};
 use super::error::ClusterError;
 use super::map::ClusterMap;
-use super::network::{PeerNetwork, Transport};
+use super::network::{PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::proposer::{self, WaitingRequest};
 use super::read_index::{self, WaitingRead};
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) type GroupMetrics = RaftMetrics<u64, BasicNode>;
 
 /// A group, on one of its nodes.
-pub(crate) struct Group {
+pub(crate) struct RaftGroup {
     pub(crate) number: u64,
     pub(crate) raft: Raft<Consensus>,
     state: StateMachine<Consensus, Applier>,
@@ -70,10 +70,10 @@ impl Timing {
     }
 }
 
-impl Group {
+impl RaftGroup {
     /// Opens a group. It takes part in its consensus from now on, if it has been initialized or
     /// added to one.
-    pub(crate) async fn start<T: Transport>(
+    pub(crate) async fn start<T: PeerTransport>(
         options: &ClusterOptions,
         number: u64,
         log: LogStore<Consensus>,
@@ -197,9 +197,9 @@ pub(super) fn failed_write(
     match error {
         // openraft says the same of entries that it had appended before it lost the lead, and these
         // may still be committed.
-        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => ClusterError::Unknown,
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_))
+        | RaftError::Fatal(Fatal::Stopped) => ClusterError::Unknown,
         RaftError::APIError(error) => ClusterError::Refused(error.to_string()),
-        RaftError::Fatal(Fatal::Stopped) => ClusterError::Unknown,
         RaftError::Fatal(fatal) => stopped(fatal),
     }
 }

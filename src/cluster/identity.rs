@@ -9,7 +9,7 @@ use crate::fs::{self, Access, Fs};
 
 /// What the file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
+pub(crate) struct NodeIdentity {
     pub(crate) node: u64,
     pub(crate) cluster: u128,
     /// Number of shards of the cluster.
@@ -21,7 +21,7 @@ pub(crate) struct Identity {
 /// Maximum size of the file.
 const SIZE_MAX: usize = 4096;
 
-impl Identity {
+impl NodeIdentity {
     /// Reads the file. Returns `None` if there is none, since the node belongs to no cluster yet.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("NODE");
@@ -41,6 +41,8 @@ impl Identity {
         let (path, new) = (dir.join("NODE"), dir.join("NODE.new"));
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
         let file = Fs::DISK.open(&new, Access::Create)?;
+        // One that a crash has left may be longer.
+        file.set_size(0)?;
         file.write_within_limit(&bytes, 0)?;
         file.sync()?;
         Fs::DISK.rename(&new, &path)?;
@@ -55,12 +57,13 @@ mod tests {
     #[test]
     fn an_identity_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Identity::read(dir.path()).unwrap(), None);
-        let identity = Identity { node: 3, cluster: u128::MAX, shards: 16, incarnation: 5 };
+        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), None);
+        let identity = NodeIdentity { node: 3, cluster: u128::MAX, shards: 16, incarnation: 5 };
         identity.write(dir.path()).unwrap();
         identity.write(dir.path()).unwrap();
-        assert_eq!(Identity::read(dir.path()).unwrap(), Some(identity));
-        std::fs::write(dir.path().join("NODE"), "{").unwrap();
-        assert!(Identity::read(dir.path()).unwrap_err().to_string().contains("NODE"));
+        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), Some(identity));
+        let file = Fs::DISK.open(&dir.path().join("NODE"), Access::Keep).unwrap();
+        file.write_within_limit(b"[", 0).unwrap();
+        assert!(NodeIdentity::read(dir.path()).unwrap_err().to_string().contains("NODE"));
     }
 }

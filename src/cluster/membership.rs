@@ -1,7 +1,8 @@
 //! Founding a cluster, joining it, leaving it, and handing the lead over.
 //!
 //! - Each node takes part in all groups. So the map names a new node, and then it joins group by
-//!   group; and it leaves in the opposite order. A join that was interrupted is repeated, and goes on.
+//!   group; and it leaves in the opposite order. A join that was interrupted is repeated, and goes
+//!   on.
 //! - A node is added as a learner first, and votes once it has caught up.
 
 use std::collections::BTreeSet;
@@ -13,10 +14,10 @@ use openraft::{BasicNode, ChangeMembers};
 
 use super::consensus::{Answered, Request};
 use super::error::ClusterError;
-use super::group::{Group, stopped};
-use super::identity::Identity;
+use super::group::{RaftGroup, stopped};
+use super::identity::NodeIdentity;
 use super::map::{MAP_GROUP, MapChange, NodeAddresses};
-use super::network::Transport;
+use super::network::PeerTransport;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::node::{Node, check_shards};
 
@@ -27,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How often a leader is asked for.
 const ATTEMPTS: usize = 150;
 
-impl<T: Transport> Node<T> {
+impl<T: PeerTransport> Node<T> {
     /// Founds a cluster of this node alone. Does nothing if that was done.
     pub(crate) async fn init(self: &Arc<Self>, shards: u16) -> Result<(), ClusterError> {
         check_shards(shards)?;
@@ -38,7 +39,7 @@ impl<T: Transport> Node<T> {
             None => {
                 let cluster = random();
                 let (node, incarnation) = (self.options.id, random());
-                let identity = Identity { node, cluster, shards, incarnation };
+                let identity = NodeIdentity { node, cluster, shards, incarnation };
                 identity.write(&self.options.dir)?;
                 self.open_groups(identity).await?;
                 identity
@@ -67,7 +68,7 @@ impl<T: Transport> Node<T> {
         let known = seed.ask(&PeerRequest::GetMap, STEP_TIME).await.map_err(|it| stopped(&it))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
         let found = self.identity();
-        let identity = Identity {
+        let identity = NodeIdentity {
             node: self.options.id,
             cluster: known.cluster,
             shards: known.map.shards,
@@ -102,7 +103,7 @@ impl<T: Transport> Node<T> {
     }
 
     /// Returns the addresses of this node, for the map.
-    fn addresses(&self, identity: &Identity) -> NodeAddresses {
+    fn addresses(&self, identity: &NodeIdentity) -> NodeAddresses {
         NodeAddresses { incarnation: identity.incarnation, ..self.options.addresses.clone() }
     }
 
@@ -190,7 +191,7 @@ fn refused<T>(reason: &str) -> Result<T, ClusterError> {
     Err(ClusterError::Refused(reason.to_owned()))
 }
 
-impl Group {
+impl RaftGroup {
     /// Makes a node a voter, once it has the log. Waits for that.
     pub(super) async fn add_member(&self, id: u64, address: &str) -> Result<(), ClusterError> {
         let node = BasicNode::new(address);
@@ -224,7 +225,10 @@ impl Group {
     }
 
     /// Has the group elect this node.
-    pub(super) async fn lead<T: Transport>(&self, node: &Arc<Node<T>>) -> Result<(), ClusterError> {
+    pub(super) async fn lead<T: PeerTransport>(
+        &self,
+        node: &Arc<Node<T>>,
+    ) -> Result<(), ClusterError> {
         let me = node.options.id;
         for _ in 0..ATTEMPTS {
             match self.leader() {

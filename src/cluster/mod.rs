@@ -6,8 +6,8 @@
 
 // - `node` has the groups of a node and answers the others, `membership` changes who belongs to
 //   them. `network` is what goes over the wire.
-// - A group has `consensus`, what is replicated; `apply`, what it does; `proposer` and `read_index`,
-//   how clients' writes and reads get in.
+// - A group has `consensus`, what is replicated; `apply`, what it does; `proposer` and
+//   `read_index`, how clients' writes and reads get in.
 // - `shards` is the way in for the Redis port, and `http` that for HTTP.
 // - `map` says which group has which slots.
 

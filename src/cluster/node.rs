@@ -8,38 +8,40 @@ use openraft::raft::AppendEntriesResponse;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::ClusterError;
-use super::group::{Group, stopped};
-use super::identity::Identity;
+use super::group::RaftGroup;
+use super::identity::NodeIdentity;
 use super::map::{ClusterMap, MAP_GROUP, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest};
-use super::network::server::Peer;
-use super::network::{IdleConnections, PeerNetwork, Transport};
+use super::network::server::PeerNode;
+use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
+use crate::fs::Fs;
 use crate::raft::{LogStore, SnapshotFiles};
 
 /// A node, whatever its connections are made of.
 pub(crate) struct Node<T> {
     pub(crate) options: ClusterOptions,
     pub(crate) transport: T,
+    /// Lock 9: the groups. Held for a moment.
     groups: Mutex<NodeGroups>,
     /// Lock 0, before the groups: the turn to found or to join a cluster.
     pub(super) founding: AsyncMutex<()>,
-    /// Snapshots that are being received, by group. A new one replaces the one before.
+    /// Lock 9: snapshots that are being received, by group. A new one replaces the one before.
     receiving: Mutex<BTreeMap<u64, (u64, SnapshotFiles)>>,
     next_snapshot: AtomicU64,
     /// Connections to the others that nobody uses.
-    idle: Arc<IdleConnections>,
+    idle: Arc<IdlePeers>,
 }
 
 /// The groups that this node takes part in.
 #[derive(Default)]
 struct NodeGroups {
-    identity: Option<Identity>,
-    groups: BTreeMap<u64, Arc<Group>>,
+    identity: Option<NodeIdentity>,
+    groups: BTreeMap<u64, Arc<RaftGroup>>,
 }
 
-impl<T: Transport> Node<T> {
+impl<T: PeerTransport> Node<T> {
     /// Opens the groups of a node, if it belongs to a cluster already.
     pub(crate) async fn start(
         mut options: ClusterOptions,
@@ -48,7 +50,7 @@ impl<T: Transport> Node<T> {
         if options.addresses.cluster.is_empty() {
             options.addresses.cluster.clone_from(&options.listen);
         }
-        std::fs::create_dir_all(&options.dir).map_err(|error| stopped(&error))?;
+        Fs::DISK.create_dirs(&options.dir)?;
         let node = Self {
             options,
             transport,
@@ -59,7 +61,7 @@ impl<T: Transport> Node<T> {
             next_snapshot: AtomicU64::new(1),
         };
         let node = Arc::new(node);
-        if let Some(identity) = Identity::read(&node.options.dir)? {
+        if let Some(identity) = NodeIdentity::read(&node.options.dir)? {
             if identity.node != node.options.id {
                 let (path, found) = (node.options.dir.display(), identity.node);
                 return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
@@ -70,7 +72,7 @@ impl<T: Transport> Node<T> {
     }
 
     /// Opens all groups of a cluster. The caller has the turn, or nobody else has the node.
-    pub(super) async fn open_groups(&self, identity: Identity) -> Result<(), ClusterError> {
+    pub(super) async fn open_groups(&self, identity: NodeIdentity) -> Result<(), ClusterError> {
         if self.identity().is_some() {
             return Ok(());
         }
@@ -78,7 +80,7 @@ impl<T: Transport> Node<T> {
         let mut groups = BTreeMap::new();
         for number in MAP_GROUP..=u64::from(identity.shards) {
             let log = if number == MAP_GROUP { log.clone() } else { log.group(number)? };
-            let group = Group::start(&self.options, number, log, self.network(number)).await?;
+            let group = RaftGroup::start(&self.options, number, log, self.network(number)).await?;
             groups.insert(number, group);
         }
         *self.groups() = NodeGroups { identity: Some(identity), groups };
@@ -94,15 +96,15 @@ impl<T: Transport> Node<T> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn identity(&self) -> Option<Identity> {
+    pub(crate) fn identity(&self) -> Option<NodeIdentity> {
         self.groups().identity
     }
 
-    pub(crate) fn group(&self, number: u64) -> Option<Arc<Group>> {
+    pub(crate) fn group(&self, number: u64) -> Option<Arc<RaftGroup>> {
         self.groups().groups.get(&number).cloned()
     }
 
-    pub(crate) fn all_groups(&self) -> Vec<Arc<Group>> {
+    pub(crate) fn all_groups(&self) -> Vec<Arc<RaftGroup>> {
         self.groups().groups.values().cloned().collect()
     }
 
@@ -169,7 +171,7 @@ impl<T: Transport> Node<T> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer_raft(&self, group: &Group, request: PeerRequest) -> PeerAnswer {
+    async fn answer_raft(&self, group: &RaftGroup, request: PeerRequest) -> PeerAnswer {
         let raft = &group.raft;
         let answered = match request {
             PeerRequest::Append(rpc) => {
@@ -273,7 +275,7 @@ pub(super) fn check_shards(shards: u16) -> Result<(), ClusterError> {
     Err(ClusterError::Refused(format!("a cluster has 1 to {SHARDS_MAX} shards")))
 }
 
-impl<T: Transport> Peer for Arc<Node<T>> {
+impl<T: PeerTransport> PeerNode for Arc<Node<T>> {
     fn secret(&self) -> &str {
         &self.options.secret
     }

@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 
 use super::consensus::{Answered, Request};
 use super::error::ClusterError;
-use super::group::Group;
-use super::network::Transport;
+use super::group::RaftGroup;
+use super::network::PeerTransport;
 use super::node::Node;
 use crate::resp::{
     ClusterShards, CommandsRequest, ReplicatedKeys, ReplicatedReply, ShardFailure, Topology,
@@ -27,8 +27,8 @@ impl<T> fmt::Debug for NodeShards<T> {
     }
 }
 
-impl<T: Transport> NodeShards<T> {
-    fn group(&self, shard: u64) -> Result<Arc<Group>, ShardFailure> {
+impl<T: PeerTransport> NodeShards<T> {
+    fn group(&self, shard: u64) -> Result<Arc<RaftGroup>, ShardFailure> {
         self.node.group(shard).ok_or(ShardFailure::NoLeader)
     }
 
@@ -53,7 +53,7 @@ fn host_and_port(address: &str) -> Option<(String, u16)> {
     Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
 }
 
-impl<T: Transport> ClusterShards for NodeShards<T> {
+impl<T: PeerTransport> ClusterShards for NodeShards<T> {
     fn topology(&self) -> Topology {
         let map = self.node.map();
         let nodes = map.nodes.iter().filter_map(|(id, addresses)| {

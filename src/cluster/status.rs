@@ -3,7 +3,7 @@
 use openraft::ServerState;
 use serde::{Deserialize, Serialize};
 
-use super::group::{Group, GroupMetrics};
+use super::group::{GroupMetrics, RaftGroup};
 use super::map::ClusterMap;
 
 /// What a node knows of itself and of the cluster.
@@ -41,7 +41,7 @@ pub struct NodeEntry {
 pub struct GroupStatus {
     /// The number of the group.
     pub number: u64,
-    /// The first and the last slot of the shard. Group 0 has none.
+    /// The first and the last slot of the shard. RaftGroup 0 has none.
     pub slots: Option<(u16, u16)>,
     /// What the node is in the group.
     pub role: GroupRole,
@@ -126,7 +126,7 @@ pub(super) fn entries(map: &ClusterMap) -> Vec<NodeEntry> {
 }
 
 impl GroupStatus {
-    pub(super) fn of(group: &Group, map: &ClusterMap) -> Self {
+    pub(super) fn of(group: &RaftGroup, map: &ClusterMap) -> Self {
         let metrics: GroupMetrics = group.metrics();
         let membership = metrics.membership_config.membership();
         let mut voters: Vec<u64> = membership.voter_ids().collect();

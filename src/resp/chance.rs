@@ -17,7 +17,6 @@ pub(crate) struct SharedChance {
 }
 
 impl SharedChance {
-    #[cfg(feature = "cluster")]
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed, drawn: 0 }
     }
@@ -25,6 +24,6 @@ impl SharedChance {
     /// Returns the next number.
     pub(super) fn draw(&mut self) -> u64 {
         self.drawn += 1;
-        xxh3_64_with_seed(&self.drawn.to_le_bytes(), self.seed)
+        xxh3_64_with_seed(&self.drawn.to_be_bytes(), self.seed)
     }
 }

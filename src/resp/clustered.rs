@@ -1,6 +1,7 @@
 //! Commands of a client whose server is a node of a cluster.
 //!
-//! - A command runs where the leader of its slot is. Other nodes answer `MOVED`, and clients follow.
+//! - A command runs where the leader of its slot is. Other nodes answer `MOVED`, and clients
+//!   follow.
 //! - A command that writes goes through the log of its shard. One that reads waits until this node
 //!   knows that it still leads; a client that has sent `READONLY` reads what is here.
 //! - Commands without keys work on the shards that this node leads.

@@ -55,7 +55,6 @@ impl Database {
     }
 
     /// The only database of a cluster, or of a part of its keys.
-    #[cfg(feature = "cluster")]
     pub(super) fn replicated(store: Arc<Bitcask>) -> Result<Self> {
         Ok(Self { is_replicated: true, ..Self::new(0, store, true, Weak::new())? })
     }
@@ -83,7 +82,8 @@ impl Database {
     /// Removes all keys.
     pub(super) fn clear(&self) -> Result<()> {
         self.ledger.clear(&self.store)?;
-        self.forget_hashes()
+        self.forget_hashes();
+        Ok(())
     }
 
     /// Removes all keys of the other databases. If one of them cannot be opened, none is cleared.
@@ -96,12 +96,12 @@ impl Database {
 
     /// Notes that the hashes so far are gone. One that is begun meanwhile is noted again when its
     /// transaction has committed.
-    pub(super) fn forget_hashes(&self) -> Result<()> {
+    pub(super) fn forget_hashes(&self) {
         self.set_has_hashes(false);
-        if self.store.contains_key(HASHES_MARK)? {
+        // A store that cannot be read may have some. What was removed is gone all the same.
+        if self.store.contains_key(HASHES_MARK).unwrap_or(true) {
             self.set_has_hashes(true);
         }
-        Ok(())
     }
 
     pub(super) fn has_hashes(&self) -> bool {
@@ -198,7 +198,7 @@ impl Databases {
         let all = Arc::new_cyclic(|this| {
             let (this, opening) = (Weak::clone(this), Mutex::new(()));
             let (server, has_to_look) = (OnceLock::new(), AtomicBool::new(false));
-            Self { slots, shards: shards.clone(), more, opening, this, server, has_to_look }
+            Self { slots, shards, more, opening, this, server, has_to_look }
         });
         let first = Database::new(0, store, follows, Arc::downgrade(&all))?;
         if let Some(slot) = all.slots.first() {
@@ -275,9 +275,9 @@ impl Databases {
 
     /// Has all open databases followed, if somebody listens. A database can be used although that
     /// fails, perhaps because of another one: the next `get` tries again.
-    fn look(&self) {
+    pub(super) fn look(&self) {
         if let Some(server) = self.server.get().and_then(Weak::upgrade) {
-            let has_failed = server.followers.look(&server).is_err();
+            let has_failed = !server.followers.look(&server);
             self.has_to_look.store(has_failed, Ordering::Relaxed);
         }
     }

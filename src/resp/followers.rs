@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -19,7 +19,6 @@ use super::encoding::{StoredContent, decode_key, decode_value, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::ledger::changes_from_now;
 use super::server_state::RespState;
-use crate::error::Result;
 use crate::store::{Change, Changes, Operation};
 
 /// How often a follower looks whether anybody still listens.
@@ -36,28 +35,25 @@ pub(super) struct Followers {
 
 impl Followers {
     /// Starts to follow all open databases, if somebody listens. Those that nobody listens to any
-    /// more end by themselves.
-    pub(super) fn look(&self, state: &Arc<RespState>) -> Result<()> {
+    /// more end by themselves. Returns whether all are followed that have to be: one that cannot
+    /// be does not hinder the others.
+    pub(super) fn look(&self, state: &Arc<RespState>) -> bool {
         if !state.is_listened_to() {
-            return Ok(());
+            return true;
         }
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|thread| !thread.is_finished());
+        let mut are_followed = true;
         for database in state.databases.open() {
             if database.ledger.is_followed() {
                 continue;
             }
-            let changes = changes_from_now(&database.store)?;
-            database.ledger.set_followed(true);
-            let (for_thread, followed) = (Arc::clone(state), Arc::clone(&database));
-            let run = move || FeedFollower::new(for_thread, followed).run(changes);
-            let name = format!("bitcask-resp-{}", database.number);
-            match thread::Builder::new().name(name).spawn(run) {
-                Ok(thread) => threads.push(thread),
-                Err(_) => database.ledger.set_followed(false),
+            match follow(state, &database) {
+                Some(thread) => threads.push(thread),
+                None => are_followed = false,
             }
         }
-        Ok(())
+        are_followed
     }
 
     /// Waits until all have ended. The server has been stopped before.
@@ -82,6 +78,20 @@ impl Followers {
     }
 }
 
+/// Starts to follow a database. Returns the thread, or `None` if that has failed.
+fn follow(state: &Arc<RespState>, database: &Arc<Database>) -> Option<JoinHandle<()>> {
+    let changes = changes_from_now(&database.store).ok()?;
+    database.ledger.set_followed(true);
+    let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
+    let run = move || FeedFollower::new(for_thread, followed).run(changes);
+    let name = format!("bitcask-resp-{}", database.number);
+    let thread = thread::Builder::new().name(name).spawn(run);
+    if thread.is_err() {
+        database.ledger.set_followed(false);
+    }
+    thread.ok()
+}
+
 /// One thread that follows.
 struct FeedFollower {
     state: Arc<RespState>,
@@ -89,18 +99,22 @@ struct FeedFollower {
     /// When keys expire, in that order, and by key.
     due: BTreeSet<(SystemTime, Vec<u8>)>,
     expiring: HashMap<Vec<u8>, SystemTime>,
+    /// Up to when all changes have been received.
+    reached: SystemTime,
 }
 
 impl FeedFollower {
     fn new(state: Arc<RespState>, database: Arc<Database>) -> Self {
-        Self { state, database, due: BTreeSet::new(), expiring: HashMap::new() }
+        let (due, expiring, reached) = (BTreeSet::new(), HashMap::new(), UNIX_EPOCH);
+        Self { state, database, due, expiring, reached }
     }
 
     fn run(mut self, mut changes: Changes) {
         loop {
+            let asked = SystemTime::now();
             match changes.recv_timeout(self.patience()) {
                 Ok(Some(change)) => self.changed(&change),
-                Ok(None) => {}
+                Ok(None) => self.reached = self.reached.max(asked),
                 // Everything was removed at once, this thread is too far behind, or the store
                 // cannot be read. It goes on: caches that are told of nothing stay wrong.
                 Err(_) => match self.resume() {
@@ -108,6 +122,7 @@ impl FeedFollower {
                     None => thread::sleep(LOOK_INTERVAL),
                 },
             }
+            self.report_owed();
             self.expire();
             if !self.state.is_listened_to() {
                 let state = Arc::clone(&self.state);
@@ -140,6 +155,8 @@ impl FeedFollower {
     }
 
     fn changed(&mut self, change: &Change) {
+        self.reached = self.reached.max(change.timestamp);
+        let is_known = self.database.ledger.meet(change);
         let Some(key) = decode_key(&change.key) else { return };
         if let Some(time) = self.expiring.remove(key) {
             self.due.remove(&(time, key.to_vec()));
@@ -152,14 +169,11 @@ impl FeedFollower {
                     self.due.insert((time, key.to_vec()));
                     self.expiring.insert(key.to_vec(), time);
                 }
-                match decode_value(value) {
-                    StoredContent::String(..) => (EventClass::String, "set"),
-                    StoredContent::Hash(_) => (EventClass::Hash, "hset"),
-                }
+                put_event(value)
             }
             Operation::Delete => (EventClass::Generic, "del"),
         };
-        if !self.database.ledger.meet(key, change.position) {
+        if !is_known {
             self.report(class, name, key);
         }
     }
@@ -170,11 +184,30 @@ impl FeedFollower {
         self.state.tracker.changed(&[event.key], None, &self.state.peers);
     }
 
-    /// Reports the keys whose time has come.
+    /// Reports changes that were taken for those of own attempts that have failed, by what their
+    /// keys hold now.
+    fn report_owed(&self) {
+        let owed = self.database.ledger.take_owed();
+        if owed.all {
+            self.state.tracker.all_changed(&self.state.peers);
+        }
+        for key in owed.keys {
+            let (class, name) = match self.database.store.get(encode_key(&key)) {
+                Ok(Some(value)) => put_event(&value),
+                Ok(None) => (EventClass::Generic, "del"),
+                // A cache has to be told, whatever the key holds.
+                Err(_) => (EventClass::String, "set"),
+            };
+            self.report(class, name, &key);
+        }
+    }
+
+    /// Reports the keys whose time has come. Changes from before that time may have removed or
+    /// replaced them, so these have to be received first.
     fn expire(&mut self) {
         let now = SystemTime::now();
         while let Some((time, key)) = self.due.first().cloned() {
-            if time > now {
+            if time > now.min(self.reached) {
                 return;
             }
             self.due.pop_first();
@@ -197,50 +230,13 @@ impl FeedFollower {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::options::WriteOptions;
-    use crate::resp::session_tests::state;
-
-    #[test]
-    fn what_an_own_clear_has_removed_is_not_told_though_it_was_received() {
-        let (_dir, state) = state();
-        let database = state.databases.get(0).unwrap();
-        database.ledger.set_followed(true);
-        let mut changes = changes_from_now(&database.store).unwrap();
-        database.ledger.note(b"k");
-        database.store.put("k", "1").unwrap();
-        let received = changes.try_recv().unwrap().unwrap();
-        database.clear().unwrap();
-        assert!(database.ledger.meet(b"k", received.position));
-        let (mut changes, is_gap) = database.ledger.resume(&database.store).unwrap();
-        assert!(!is_gap);
-        database.store.put("k", "2").unwrap();
-        let received = changes.try_recv().unwrap().unwrap();
-        assert!(!database.ledger.meet(b"k", received.position));
-    }
-
-    #[test]
-    fn what_a_clear_has_removed_does_not_expire() {
-        let (_dir, state) = state();
-        let database = state.databases.get(0).unwrap();
-        let options = WriteOptions::new().ttl(Duration::from_secs(3600));
-        let clears: [&dyn Fn(); 2] =
-            [&|| database.clear().unwrap(), &|| database.store.clear().unwrap()];
-        for clear in clears {
-            let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
-            let mut changes = changes_from_now(&database.store).unwrap();
-            database.store.put_opt("k", "v", options).unwrap();
-            while let Some(change) = changes.try_recv().unwrap() {
-                follower.changed(&change);
-            }
-            assert_eq!((follower.due.len(), follower.expiring.len()), (1, 1));
-            clear();
-            assert!(changes.try_recv().is_err());
-            let mut changes = follower.resume().unwrap();
-            assert_eq!((follower.due.len(), follower.expiring.len()), (0, 0));
-            assert!(changes.try_recv().unwrap().is_none());
-        }
+/// Returns what is reported of a put by others.
+fn put_event(value: &[u8]) -> (EventClass, &'static str) {
+    match decode_value(value) {
+        StoredContent::String(..) => (EventClass::String, "set"),
+        StoredContent::Hash(_) => (EventClass::Hash, "hset"),
     }
 }
+
+#[cfg(test)]
+mod tests;

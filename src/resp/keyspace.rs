@@ -19,12 +19,12 @@ use super::database::Database;
 use super::encoding::{HashHeader, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::holding::{Holding, StoredString};
-use super::keyspace_transaction::{FlushedKeys, in_transaction};
+use super::keyspace_transaction::{NotedFlush, in_transaction};
 use super::numbers::{from_ms, now_ms};
 use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
 use crate::options::WriteOptions;
-use crate::store::{Transaction, Ttl};
+use crate::store::{Transaction, Ttl, Version};
 use crate::value::Value;
 
 /// Maximum size of a string.
@@ -87,7 +87,7 @@ pub(super) struct Keyspace<'a> {
     /// Size of the values that the transaction has put and that wait for its commit.
     pub(super) put_size: usize,
     /// Where a flush notes what it has told the ledger, within a transaction.
-    pub(super) flushed: Option<FlushedKeys>,
+    pub(super) flushed: Option<NotedFlush>,
     /// Chance, where all replicas have to draw the same.
     pub(super) chance: Option<SharedChance>,
 }
@@ -133,8 +133,8 @@ impl<'a> Keyspace<'a> {
         self.deeds.has_hashed = true;
     }
 
-    /// Returns the time in milliseconds since the epoch: the machine's, or the one that all replicas
-    /// are given.
+    /// Returns the time in milliseconds since the epoch: the machine's, or the one that all
+    /// replicas are given.
     pub(super) fn now_ms(&self) -> i64 {
         self.database.given_ms().unwrap_or_else(now_ms)
     }
@@ -168,6 +168,12 @@ impl<'a> Keyspace<'a> {
 
     pub(super) fn hash(&self, key: &[u8]) -> Answer<Option<HashHeader>> {
         self.get(key)?.map(Holding::hash).transpose()
+    }
+
+    /// Returns a hash and its version, when no change of it is half made. Not within a transaction.
+    pub(super) fn settled_hash(&self, key: &[u8]) -> Answer<Option<(HashHeader, Version)>> {
+        let found = self.database.store.get_settled(&encode_key(key))?;
+        found.map(|(value, version)| Ok((Holding::new(value).hash()?, version))).transpose()
     }
 
     pub(super) fn exists(&self, key: &[u8]) -> Answer<bool> {
@@ -301,15 +307,12 @@ impl<'a> Keyspace<'a> {
         write: impl FnOnce(&mut Self) -> Answer<bool>,
     ) -> Answer<bool> {
         let ledger = &self.database.ledger;
-        let is_followed = ledger.is_followed();
-        if is_followed {
-            ledger.note(key);
-        }
+        let ticket = ledger.is_followed().then(|| ledger.note(key));
         let result = write(self);
         let is_made = matches!(result, Ok(true));
         self.deeds.has_written |= is_made;
-        if is_followed && !is_made {
-            ledger.forget(key);
+        if let Some(ticket) = ticket.filter(|_| !is_made) {
+            ledger.forget(key, ticket);
         }
         result
     }

@@ -1,13 +1,12 @@
 //! Commands in a transaction of the store, and what they cause when it has committed.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::database::Database;
-use super::encoding::{decode_key, encode_key};
+use super::encoding::encode_key;
 use super::keyspace::{Deeds, Keyspace};
-use super::ledger::Ledger;
+use super::ledger::{FlushTicket, Ledger, NoteTicket};
 use super::refusal::{Answer, Refusal};
 use crate::error::Error;
 use crate::options::TransactionOptions;
@@ -17,8 +16,8 @@ use crate::store::ClearNote;
 /// and any write of others makes them run again.
 const ATTEMPTS_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Keys that a flush deletes, as the ledger knows them.
-pub(super) type FlushedKeys = Arc<Mutex<Vec<Vec<u8>>>>;
+/// That a commit was about to delete all keys, as the ledger knows it.
+pub(super) type NotedFlush = Arc<Mutex<Option<FlushTicket>>>;
 
 /// Runs a closure in a transaction of the store. The outer error is that of the transaction.
 pub(super) fn in_transaction<T>(
@@ -36,8 +35,8 @@ fn in_transaction_within<T>(
 ) -> Answer<(Answer<T>, Deeds)> {
     let options = TransactionOptions::new().durable(false);
     let (begun, mut attempts) = (Instant::now(), 0);
-    let mut noted: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let flushed = FlushedKeys::default();
+    let mut noted: Vec<(Vec<u8>, NoteTicket)> = Vec::new();
+    let flushed = NotedFlush::default();
     let result = database.store.transaction_opt(options, |tx| {
         forget(&database.ledger, &mut noted, &flushed);
         if attempts > 0 && begun.elapsed() >= time {
@@ -60,8 +59,8 @@ fn in_transaction_within<T>(
                     // The log has no deletion of a key that did not exist. A flush notes its own.
                     let is_deleted = || tx.snapshot().contains_key(&stored);
                     if tx.contains_key(&stored)? || (!deeds.has_flushed && is_deleted()?) {
-                        database.ledger.note(&key);
-                        noted.insert(key);
+                        let ticket = database.ledger.note(&key);
+                        noted.push((key, ticket));
                     }
                 }
                 Ok((Ok(result), deeds))
@@ -73,7 +72,7 @@ fn in_transaction_within<T>(
     }
     let (result, deeds) = result?;
     if deeds.has_flushed {
-        database.forget_hashes()?;
+        database.forget_hashes();
     }
     if deeds.has_hashed {
         database.set_has_hashes(true);
@@ -82,10 +81,12 @@ fn in_transaction_within<T>(
 }
 
 /// Removes the notes of an attempt that has failed.
-fn forget(ledger: &Ledger, noted: &mut BTreeSet<Vec<u8>>, flushed: &Mutex<Vec<Vec<u8>>>) {
-    let flushed = std::mem::take(&mut *flushed.lock().unwrap_or_else(PoisonError::into_inner));
-    for key in std::mem::take(noted).into_iter().chain(flushed) {
-        ledger.forget(&key);
+fn forget(ledger: &Ledger, noted: &mut Vec<(Vec<u8>, NoteTicket)>, flushed: &NotedFlush) {
+    for (key, ticket) in std::mem::take(noted) {
+        ledger.forget(&key, ticket);
+    }
+    if let Some(ticket) = flushed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        ledger.forget_flush(ticket);
     }
 }
 
@@ -96,12 +97,9 @@ impl Keyspace<'_> {
         let ledger = &self.database.ledger;
         let note = self.flushed.clone().filter(|_| ledger.is_followed()).map(|flushed| {
             let ledger = Arc::clone(ledger);
-            let note: ClearNote = Box::new(move |stored_key: &[u8]| {
-                if let Some(key) = decode_key(stored_key) {
-                    ledger.note(key);
-                    let mut flushed = flushed.lock().unwrap_or_else(PoisonError::into_inner);
-                    flushed.push(key.to_vec());
-                }
+            let note: ClearNote = Box::new(move |before| {
+                let ticket = ledger.note_flush(before);
+                *flushed.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket);
             });
             note
         });

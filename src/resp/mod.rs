@@ -33,6 +33,7 @@
 //! ```
 
 mod admission;
+#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
 mod chance;
 mod clients_names;
 mod clustered;
@@ -60,6 +61,7 @@ mod peers;
 mod presence;
 mod read_ahead;
 mod refusal;
+#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
 mod replicated;
 mod reply;
 mod reply_buffer;
@@ -70,6 +72,7 @@ mod session;
 #[cfg(test)]
 mod session_tests;
 mod settings;
+#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
 mod shards;
 mod shown_settings;
 mod slots;

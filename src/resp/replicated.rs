@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::admission::find;
@@ -24,7 +23,8 @@ use crate::error::Error;
 use crate::store::{Bitcask, Transaction, Ttl};
 
 /// Commands of one client, for the log of a cluster.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "cluster", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct CommandsRequest {
     /// The arguments of each.
     pub(super) commands: Vec<Vec<Bytes>>,
@@ -179,12 +179,12 @@ pub(super) fn digest(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<u128>> {
     let Some(value) = space.stored(&stored_key)? else { return Ok(None) };
     let mut hash = Xxh3::new();
     let mut add = |bytes: &[u8]| {
-        hash.update(&(bytes.len() as u64).to_le_bytes());
+        hash.update(&(bytes.len() as u64).to_be_bytes());
         hash.update(bytes);
     };
     add(&value);
     let expiry = super::commands::expiry::expiry_ms(space, key)?;
-    add(&expiry.unwrap_or(-1).to_le_bytes());
+    add(&expiry.unwrap_or(-1).to_be_bytes());
     if let Holding::Hash(header) = Holding::new(value) {
         for (field, value) in space.fields(header)? {
             add(&field);

@@ -48,7 +48,7 @@ pub(super) fn args(line: &str) -> Vec<Bytes> {
 }
 
 /// Takes everything that would be sent.
-fn sent(session: &mut Session) -> String {
+pub(super) fn sent(session: &mut Session) -> String {
     session.peer.outbox.take_into(&mut session.out);
     let (parts, count) = session.out.next(SentUpTo::default());
     let bytes: Vec<u8> = parts[..count].iter().flat_map(|part| part.to_vec()).collect();

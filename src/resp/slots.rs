@@ -2,7 +2,8 @@
 //!
 //! - A key belongs to the slot that the CRC16 of it gives, or of its hash tag. Clients compute the
 //!   same, and so know which node to ask.
-//! - See the [specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
+//! - See the
+//!   [specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
 
 /// Number of slots.
 pub(crate) const SLOT_COUNT: u16 = 16_384;

@@ -29,6 +29,8 @@ const PIECE_SIZE_MAX: usize = 256 << 10;
 
 /// Maximum number of bytes that JSON takes for one byte of a value.
 const ESCAPED_SIZE: u64 = 6;
+/// Maximum size of the names and signs around a key and its value, in bytes.
+const NAMES_SIZE_MAX: u64 = 128;
 /// Size of what may follow the last value of an answer, such as the path of the next page, in
 /// bytes.
 const END_SIZE_MAX: u64 = 96 << 10;
@@ -132,14 +134,15 @@ impl BoundedAnswer {
         Ok(answer.finish())
     }
 
-    /// Returns whether a part with a value can be added, and the end of the answer after it, if no
-    /// other answer takes the memory.
-    pub(super) fn has_room_for<T: Serialize>(&self, value: &[u8], json: &T) -> bool {
+    /// Returns whether a part with a key and a value can be added, and the end of the answer after
+    /// it, if no other answer takes the memory.
+    pub(super) fn has_room_for<T: Serialize>(&self, key: &[u8], value: &[u8], json: &T) -> bool {
         let taken = (self.size + self.piece.as_ref().len()) as u64 + END_SIZE_MAX;
         let left = self.limit.saturating_sub(taken);
-        let size = value.len() as u64;
+        let size = key.len() as u64 + value.len() as u64;
+        let size_max = size.saturating_mul(ESCAPED_SIZE).saturating_add(NAMES_SIZE_MAX);
         // JSON takes at least one byte for each byte of a value.
-        size.saturating_mul(ESCAPED_SIZE) <= left || size <= left && encoded_size(json) <= left
+        size_max <= left || size <= left && encoded_size(json) <= left
     }
 
     /// Adds a part. Only a lack of memory can prevent that.
@@ -365,8 +368,26 @@ mod tests {
         let (pages, limit) = pages_of(1 << 20);
         let answer = BoundedAnswer::within(&pages, limit);
         let left = usize::try_from(limit - END_SIZE_MAX).unwrap();
-        let fits = |text: &str| answer.has_room_for(text.as_bytes(), &text);
+        let fits = |text: &str| answer.has_room_for(b"", text.as_bytes(), &text);
         assert!(fits(&"x".repeat(left - 2)) && !fits(&"x".repeat(left - 1)));
         assert!(fits(&"\x01".repeat((left - 2) / 6)) && !fits(&"\x01".repeat(left / 6 + 1)));
+    }
+
+    #[test]
+    fn a_value_has_no_room_where_its_key_takes_too_much_of_it() {
+        let (pages, limit) = pages_of(1 << 20);
+        let left = usize::try_from(limit - END_SIZE_MAX).unwrap();
+        let key = "\x01".repeat(60_000);
+        // The brackets, the comma and the quotes of the two.
+        let most = (left - 7) / 6 - key.len();
+        for (len, has_room) in [(most, true), (most + 1, false), (left / 6, false)] {
+            let mut answer = BoundedAnswer::within(&pages, limit);
+            let value = "\x01".repeat(len);
+            let listed = (&key, &value);
+            assert_eq!(answer.has_room_for(key.as_bytes(), value.as_bytes(), &listed), has_room);
+            if has_room {
+                answer.add(&listed).unwrap();
+            }
+        }
     }
 }

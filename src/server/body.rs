@@ -2,6 +2,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::HeaderMap;
@@ -9,7 +11,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use futures_core::Stream as _;
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::failure::ApiFailure;
@@ -105,6 +107,60 @@ pub(super) fn reserve(
     Ok(())
 }
 
+/// How long a value waits for memory beside all others before it queues.
+const QUEUED_AFTER: Duration = Duration::from_secs(10);
+
+/// A value of a stream that waits for memory.
+///
+/// At first it takes what is left when there is enough. It may need most of the memory, and others
+/// may never leave that much. So after a while it queues: whatever becomes free is kept for it, and
+/// others are refused until it has its turn. That ends when those have gone that hold memory now.
+pub(super) struct MemoryWait {
+    pages: Arc<Semaphore>,
+    size: u64,
+    queues_from: Instant,
+    turn: Option<Pin<Box<dyn Future<Output = PermitResult> + Send>>>,
+}
+
+type PermitResult = Result<OwnedSemaphorePermit, AcquireError>;
+
+impl MemoryWait {
+    /// Begins to wait for the memory of a value, which `reserve_value` has refused.
+    pub(super) fn new(state: &ServerState, value: &Value) -> Self {
+        let size = size_in_memory(state, value);
+        Self::within(&state.body_pages, size, Instant::now() + QUEUED_AFTER)
+    }
+
+    fn within(pages: &Arc<Semaphore>, size: u64, queues_from: Instant) -> Self {
+        Self { pages: Arc::clone(pages), size, queues_from, turn: None }
+    }
+
+    /// Returns the memory if it is there. Otherwise, the calling thread sleeps for this time.
+    pub(super) fn wait(&mut self, time: Duration) -> Option<OwnedSemaphorePermit> {
+        let memory = self.take();
+        if memory.is_none() {
+            std::thread::sleep(time);
+        }
+        memory
+    }
+
+    fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+        if Instant::now() < self.queues_from {
+            let mut memory = None;
+            return reserve(&self.pages, &mut memory, self.size).ok().and(memory);
+        }
+        let turn = self.turn.get_or_insert_with(|| {
+            let needed = u32::try_from(self.size.div_ceil(PAGE_SIZE)).unwrap_or(u32::MAX);
+            Box::pin(Arc::clone(&self.pages).acquire_many_owned(needed))
+        });
+        // Nothing has to wake the thread: it asks again.
+        match turn.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(memory) => memory.ok(),
+            Poll::Pending => None,
+        }
+    }
+}
+
 /// Takes memory for a value until it is sent, unless it lies in a segment.
 pub(super) fn reserve_value(
     state: &ServerState,
@@ -116,7 +172,7 @@ pub(super) fn reserve_value(
 
 /// Returns how much memory a value takes that does not lie in a segment, in bytes. A value that is
 /// larger than all memory has to be sent at some time, too, so it counts as much as there is.
-pub(super) fn size_in_memory(state: &ServerState, value: &Value) -> u64 {
+fn size_in_memory(state: &ServerState, value: &Value) -> u64 {
     value.in_memory().map_or(0, |(_, size)| (size as u64).min(state.body_memory_max()))
 }
 
@@ -223,6 +279,38 @@ mod tests {
         reserve(&pages, &mut None, COUNTED_FROM - 1).unwrap();
         drop(held);
         assert_eq!(pages.available_permits(), smallest + 1);
+    }
+
+    #[test]
+    fn a_value_that_needs_all_memory_gets_it_though_others_always_hold_some() {
+        let pages = Arc::new(Semaphore::new(16));
+        let size = 16 * PAGE_SIZE;
+        for has_to_queue in [false, true] {
+            let delay = Duration::from_secs(if has_to_queue { 0 } else { 3600 });
+            let mut wait = MemoryWait::within(&pages, size, Instant::now() + delay);
+            let take = |count| Arc::clone(&pages).try_acquire_many_owned(count).ok();
+            // Each request ends after the next one has begun.
+            let mut held = vec![take(1).unwrap()];
+            let mut memory = None;
+            for _ in 0..100 {
+                memory = memory.or_else(|| wait.take());
+                held.extend(take(1));
+                drop(held.remove(0));
+                if held.is_empty() {
+                    break;
+                }
+            }
+            memory = memory.or_else(|| wait.take());
+            assert_eq!(memory.map(|it| it.num_permits()), has_to_queue.then_some(16));
+            drop((held, wait));
+            assert_eq!(pages.available_permits(), 16);
+        }
+        // A value that waits no more leaves what was kept for it.
+        let held = Arc::clone(&pages).try_acquire_many_owned(1).unwrap();
+        let mut wait = MemoryWait::within(&pages, size, Instant::now());
+        assert!(wait.take().is_none() && pages.available_permits() == 0);
+        drop((held, wait));
+        assert_eq!(pages.available_permits(), 16);
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(super) const KEY_SIZE_LIMIT: &str = "x-bitcask-key-size-limit";
 /// Header with the maximum size of the leader's values, in bytes.
 pub(super) const VALUE_SIZE_LIMIT: &str = "x-bitcask-value-size-limit";
 
+/// Header with the name of a snapshot's lease. The follower sends it when it asks for the changes.
+pub(super) const LEASE: &str = "x-bitcask-lease";
+
 /// Size of a frame's header, in bytes.
 pub(super) const FRAME_HEADER_SIZE: usize = 36;
 /// Where the checksum begins, which comes last in the header.

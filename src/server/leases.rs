@@ -3,7 +3,8 @@
 //! - A snapshot on its way keeps the history from its position on: merges would otherwise remove
 //!   what comes next, and the follower would need another snapshot, again and again.
 //! - The follower stores the snapshot after it has received all of it, and only then asks for the
-//!   changes. The lease waits for that request, for a bounded time.
+//!   changes. The lease waits for a bounded time until the follower has received some of them, and
+//!   the follower names it: others may have a snapshot of the same position.
 //! - A feed in frames keeps the history that it has not read yet.
 //! - How much is kept is bounded, too: as much as the live data takes, so that followers at most
 //!   double that, and at least 1 GiB.
@@ -11,7 +12,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::store::{Bitcask, HistoryLease, Position};
+use axum::http::{HeaderMap, HeaderValue};
+use uuid::Uuid;
+
+use super::frames::LEASE;
+use crate::store::{Bitcask, HistoryLease};
 
 /// Size of the history that a small store keeps for a follower, in bytes.
 const SIZE_MIN: u64 = 1 << 30;
@@ -20,6 +25,27 @@ const STORED: Duration = Duration::from_secs(600);
 /// How much longer a follower may take to store a snapshot than to receive it. It reads it once
 /// and writes it once more.
 const STORED_FACTOR: u32 = 3;
+
+/// The name of a lease, which its follower gets with the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeaseToken(Uuid);
+
+impl LeaseToken {
+    pub(super) fn new() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Returns the lease that a request names.
+    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(LEASE)?.to_str().ok()?;
+        Uuid::parse_str(text).ok().map(Self)
+    }
+
+    pub(super) fn header(self) -> HeaderValue {
+        // Such a name has digits, letters and hyphens.
+        HeaderValue::from_str(&self.0.to_string()).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}
 
 /// The leases of followers that have received a snapshot.
 #[derive(Debug, Default)]
@@ -30,7 +56,7 @@ pub(super) struct SnapshotLeases(
 
 #[derive(Debug)]
 struct WaitingLease {
-    position: Position,
+    token: LeaseToken,
     _lease: HistoryLease,
     until: Instant,
 }
@@ -42,11 +68,11 @@ pub(super) fn size_max(db: &Bitcask) -> u64 {
 }
 
 impl SnapshotLeases {
-    /// Keeps the history from a snapshot's position on until its follower asks for the changes, or
-    /// the time is over. `begun` is when the snapshot began.
+    /// Keeps the history from a snapshot's position on until its follower has changes from behind
+    /// it, or the time is over. `begun` is when the snapshot began.
     pub(super) fn wait_for(
         &self,
-        (position, lease): (Position, HistoryLease),
+        (token, lease): (LeaseToken, HistoryLease),
         begun: Instant,
         now: Instant,
         len_max: usize,
@@ -58,15 +84,12 @@ impl SnapshotLeases {
         if waiting.len() >= len_max.max(1) {
             waiting.remove(0);
         }
-        waiting.push(WaitingLease { position, _lease: lease, until });
+        waiting.push(WaitingLease { token, _lease: lease, until });
     }
 
-    /// Ends a lease whose follower has begun to read the changes.
-    pub(super) fn end(&self, position: Position) {
-        let mut waiting = self.waiting();
-        if let Some(at) = waiting.iter().position(|it| it.position == position) {
-            waiting.remove(at);
-        }
+    /// Ends a lease whose follower has received changes, or has gone.
+    pub(super) fn end(&self, token: LeaseToken) {
+        self.waiting().retain(|it| it.token != token);
     }
 
     /// Ends the leases whose time is over.
@@ -95,20 +118,21 @@ mod tests {
         let db = Bitcask::open(dir.path(), Options::new()).unwrap();
         let leases = SnapshotLeases::default();
         let begun = Instant::now();
-        let position = |byte| Position::from_bytes([byte; 16]);
+        let token = |byte| LeaseToken(Uuid::from_bytes([byte; 16]));
         let wait = |byte, ended: Instant| {
-            leases.wait_for((position(byte), db.lease_history(1)), begun, ended, 3);
+            leases.wait_for((token(byte), db.lease_history(1)), begun, ended, 3);
         };
         let left =
-            || leases.waiting().iter().map(|it| it.position.to_bytes()[0]).collect::<Vec<_>>();
+            || leases.waiting().iter().map(|it| it.token.0.as_bytes()[0]).collect::<Vec<_>>();
         let second = Duration::from_secs(1);
         wait(1, begun + second);
-        wait(1, begun + second);
+        wait(3, begun + second);
         wait(2, begun + 1000 * second);
-        assert_eq!(left(), [1, 1, 2]);
-        // Two followers have the same snapshot, and each has begun once.
-        leases.end(position(1));
-        leases.end(position(3));
+        assert_eq!(left(), [1, 3, 2]);
+        // A follower may ask again.
+        for byte in [3, 3, 9] {
+            leases.end(token(byte));
+        }
         assert_eq!(left(), [1, 2]);
         leases.expire(begun + 600 * second);
         assert_eq!(left(), [1, 2]);

@@ -195,9 +195,12 @@ fn health_notices_a_failed_store_although_no_request_writes() {
     ports.end();
 }
 
-/// The follower of a snapshot may have to ask more than once.
+/// The follower of a snapshot may have to ask more than once, and others may have another snapshot
+/// of the same position.
 #[test]
-fn a_lease_waits_until_a_feed_has_begun() {
+fn a_lease_waits_until_its_own_follower_has_received_changes() {
+    use super::leases::LeaseToken;
+
     let dir = tempfile::tempdir().unwrap();
     let db = Arc::new(Bitcask::open(dir.path(), Options::new()).unwrap());
     db.put("k", "v").unwrap();
@@ -206,23 +209,42 @@ fn a_lease_waits_until_a_feed_has_begun() {
     let (address, stop, state) =
         (server.address(), server.stop_handle(), Arc::clone(&server.state));
     let running = std::thread::spawn(move || server.run());
-    let positions =
-        [(db.position(), "HTTP/1.1 200"), (Position::from_bytes([9; 16]), "HTTP/1.1 4")];
-    for (position, _) in positions {
-        let now = std::time::Instant::now();
-        state.leases.wait_for((position, db.lease_history(1)), now, now, 2);
+    let (position, now) = (db.position(), std::time::Instant::now());
+    let tokens = [LeaseToken::new(), LeaseToken::new()];
+    for token in tokens {
+        state.leases.wait_for((token, db.lease_history(1)), now, now, 2);
     }
-    for (position, expected) in positions.into_iter().rev() {
+    let follow = |position: Position, token: Option<LeaseToken>, expected: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
         let target = format!("/v1/changes?format=frames&since={position}");
-        stream
-            .write_all(format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())
-            .unwrap();
+        let named = token.map_or_else(String::new, |token| {
+            format!("x-bitcask-lease: {}\r\n", token.header().to_str().unwrap())
+        });
+        let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n{named}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = vec![0; expected.len()];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(String::from_utf8(answer).unwrap(), expected);
-        assert_eq!(state.leases.len(), if expected.ends_with("200") { 1 } else { 2 });
+        stream
+    };
+    let missing = Position::from_bytes([9; 16]);
+    drop(follow(missing, Some(tokens[0]), "HTTP/1.1 4"));
+    drop(follow(position, Some(tokens[0]), "HTTP/1.1 200"));
+    let others = [None, Some(LeaseToken::new())];
+    let streams = others.map(|token| follow(position, token, "HTTP/1.1 200"));
+    assert_eq!(state.leases.len(), 2, "nobody has received anything");
+    let mut streams = Vec::from(streams);
+    streams.push(follow(position, Some(tokens[0]), "HTTP/1.1 200"));
+    db.put("k", "w").unwrap();
+    while state.leases.len() == 2 {
+        std::thread::yield_now();
     }
+    // That of the other follower is left.
+    state.leases.end(tokens[0]);
+    assert_eq!(state.leases.len(), 1);
+    state.leases.end(tokens[1]);
+    assert_eq!(state.leases.len(), 0);
+    drop(streams);
     stop.stop();
     running.join().unwrap().unwrap();
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Bitcask, Inner};
 use crate::error::Result;
+use crate::store::Position;
 use crate::trace::{Event, Stage};
 
 impl Bitcask {
@@ -36,17 +37,23 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn clear(&self) -> Result<()> {
+        self.clear_noting(|_| ())
+    }
+
+    /// Like `clear`. `note` gets the position behind the clear, with the store locked: all that is
+    /// written afterwards lies behind it. It gets none if there is nothing to clear.
+    pub(crate) fn clear_noting(&self, note: impl FnOnce(Position)) -> Result<()> {
         let inner = &self.inner;
         inner.writer()?;
         let span = inner.trace.enter(Stage::Clear);
-        inner.clear()?;
+        inner.clear(note)?;
         inner.trace.report(Event::Cleared { took: span.took() });
         Ok(())
     }
 }
 
 impl Inner {
-    fn clear(&self) -> Result<()> {
+    fn clear(&self, note: impl FnOnce(Position)) -> Result<()> {
         let writer = self.writer()?;
         let mut turn = writer.merging.interrupt()?;
         // As in a merge, and before this thread holds any guard.
@@ -73,6 +80,7 @@ impl Inner {
                 removed.extend(self.segments.remove(number));
             }
         }
+        note(self.position_of(&log));
         drop((log, shards));
         removed.sort_by_key(|segment| segment.id());
         let each = removed.iter().map(|segment| self.unlink(segment));

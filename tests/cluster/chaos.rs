@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use stateright::semantics::register::{Register, RegisterOp, RegisterRet};
@@ -40,7 +41,9 @@ struct Recorder {
 
 impl Recorder {
     fn history(&self, round: u64) -> std::sync::MutexGuard<'_, History> {
-        self.histories[round as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        self.histories[usize::try_from(round).unwrap()]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn thread(&self) -> u64 {
@@ -110,7 +113,7 @@ impl Recorder {
 fn disturb(nodes: &mut [NodeProcess], is_done: &AtomicBool, seed: u64) {
     let mut dice = Dice(seed);
     while !is_done.load(Ordering::Relaxed) {
-        let at = dice.roll(nodes.len() as u64) as usize;
+        let at = usize::try_from(dice.roll(nodes.len() as u64)).unwrap();
         let node = &mut nodes[at];
         if dice.roll(2) == 0 {
             node.kill();
@@ -145,7 +148,7 @@ fn each_key_is_linearizable_while_nodes_are_killed_and_halted() {
                 scope.spawn(move || recorder.work(addresses, seed))
             })
             .collect();
-        let ended: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        let ended: Vec<_> = clients.into_iter().map(ScopedJoinHandle::join).collect();
         is_done.store(true, Ordering::Relaxed);
         disturber.join().unwrap();
         for client in ended {
@@ -201,7 +204,9 @@ fn transfers_keep_the_sum_while_nodes_are_killed_and_halted() {
                 })
             })
             .collect();
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
         is_done.store(true, Ordering::Relaxed);
         disturber.join().unwrap();
     });

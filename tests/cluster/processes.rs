@@ -137,14 +137,13 @@ impl CarefulClient {
 
     /// Returns `None` if the node has refused the command before it did anything.
     fn try_run(&mut self, line: &str) -> io::Result<Option<Tried>> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let address = &self.addresses[self.at % self.addresses.len()];
-                let connection = crate::support::Client::new(address)?;
-                connection.limit(Duration::from_secs(15))?;
-                connection
-            }
+        let mut connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let address = &self.addresses[self.at % self.addresses.len()];
+            let connection = crate::support::Client::new(address)?;
+            connection.limit(Duration::from_secs(15))?;
+            connection
         };
         let Ok(reply) = connection.run(line) else {
             self.at += 1;

@@ -1,6 +1,7 @@
 //! Nodes in this process, and a client that follows `MOVED`.
 
-use std::io::{self, Read, Write};
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -109,7 +110,7 @@ impl Client {
         let args: Vec<&str> = line.split(' ').collect();
         let mut sent = format!("*{}\r\n", args.len());
         for arg in args {
-            sent.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));
+            write!(sent, "${}\r\n{arg}\r\n", arg.len()).unwrap();
         }
         self.stream.write_all(sent.as_bytes())?;
         loop {

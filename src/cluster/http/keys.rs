@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::{HttpFailure, HttpState};
 use crate::cluster::consensus::{Answered, Request};
 use crate::cluster::error::ClusterError;
-use crate::cluster::group::Group;
-use crate::cluster::network::Transport;
+use crate::cluster::group::RaftGroup;
+use crate::cluster::network::PeerTransport;
 use crate::resp::{CommandsRequest, StringEntry, slot_of};
 
 /// Maximum size of a value. A request of Raft has little more.
@@ -35,18 +35,16 @@ fn key_of(uri: &Uri) -> Outcome<Bytes> {
             continue;
         }
         let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
-        match (digit(), digit()) {
-            (Some(high), Some(low)) => key.push(u8::try_from(high * 16 + low).unwrap_or(0)),
-            _ => {
-                let detail = "the key is not percent-encoded";
-                return Err(HttpFailure::new(StatusCode::BAD_REQUEST, detail));
-            }
-        }
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            let detail = "the key is not percent-encoded";
+            return Err(HttpFailure::new(StatusCode::BAD_REQUEST, detail));
+        };
+        key.push(u8::try_from(high * 16 + low).unwrap_or(0));
     }
     Ok(key.into())
 }
 
-fn group_of<T: Transport>(state: &HttpState<T>, key: &[u8]) -> Outcome<Arc<Group>> {
+fn group_of<T: PeerTransport>(state: &HttpState<T>, key: &[u8]) -> Outcome<Arc<RaftGroup>> {
     let map = state.node.map();
     let group = state.node.group(map.group_of(slot_of(key)));
     group.filter(|_| map.shards > 0).ok_or_else(|| {
@@ -55,9 +53,9 @@ fn group_of<T: Transport>(state: &HttpState<T>, key: &[u8]) -> Outcome<Arc<Group
 }
 
 /// Returns what a key holds, once this node may say so.
-async fn current<T: Transport>(
+async fn current<T: PeerTransport>(
     state: &HttpState<T>,
-    group: &Group,
+    group: &RaftGroup,
     key: &[u8],
     is_stale: bool,
 ) -> Outcome<StringEntry> {
@@ -81,7 +79,7 @@ fn names(tags: &HeaderValue, digest: Option<u128>) -> bool {
     text.trim() == "*" || tags.any(|tag| tag == tag_of(digest))
 }
 
-pub(super) async fn read<T: Transport>(
+pub(super) async fn read<T: PeerTransport>(
     State(state): State<HttpState<T>>,
     uri: Uri,
     headers: HeaderMap,
@@ -93,7 +91,7 @@ fn answer(uri: &Uri, outcome: Outcome) -> Response {
     outcome.unwrap_or_else(|failure| failure.into_response(uri))
 }
 
-async fn get<T: Transport>(state: &HttpState<T>, uri: &Uri, headers: &HeaderMap) -> Outcome {
+async fn get<T: PeerTransport>(state: &HttpState<T>, uri: &Uri, headers: &HeaderMap) -> Outcome {
     let key = key_of(uri)?;
     let group = group_of(state, &key)?;
     let is_stale =
@@ -126,7 +124,7 @@ async fn get<T: Transport>(state: &HttpState<T>, uri: &Uri, headers: &HeaderMap)
     Ok(response)
 }
 
-pub(super) async fn write<T: Transport>(
+pub(super) async fn write<T: PeerTransport>(
     State(state): State<HttpState<T>>,
     uri: Uri,
     headers: HeaderMap,
@@ -135,7 +133,7 @@ pub(super) async fn write<T: Transport>(
     answer(&uri, put(&state, &uri, &headers, body).await)
 }
 
-async fn put<T: Transport>(
+async fn put<T: PeerTransport>(
     state: &HttpState<T>,
     uri: &Uri,
     headers: &HeaderMap,
@@ -162,7 +160,7 @@ async fn put<T: Transport>(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-pub(super) async fn delete<T: Transport>(
+pub(super) async fn delete<T: PeerTransport>(
     State(state): State<HttpState<T>>,
     uri: Uri,
     headers: HeaderMap,
@@ -170,7 +168,7 @@ pub(super) async fn delete<T: Transport>(
     answer(&uri, remove(&state, &uri, &headers).await)
 }
 
-async fn remove<T: Transport>(state: &HttpState<T>, uri: &Uri, headers: &HeaderMap) -> Outcome {
+async fn remove<T: PeerTransport>(state: &HttpState<T>, uri: &Uri, headers: &HeaderMap) -> Outcome {
     let key = key_of(uri)?;
     let group = group_of(state, &key)?;
     let command = vec![Bytes::from_static(b"DEL"), key.clone()];
@@ -181,9 +179,9 @@ async fn remove<T: Transport>(state: &HttpState<T>, uri: &Uri, headers: &HeaderM
 }
 
 /// Has a command run, if the key is as the headers say. Returns the number that it replies.
-async fn change<T: Transport>(
+async fn change<T: PeerTransport>(
     state: &HttpState<T>,
-    group: &Group,
+    group: &RaftGroup,
     key: Bytes,
     headers: &HeaderMap,
     command: Vec<Bytes>,

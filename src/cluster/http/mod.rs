@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use tower_service::Service as _;
 
 use super::error::ClusterError;
-use super::network::Transport;
+use super::network::PeerTransport;
 use super::node::Node;
 
 /// Maximum number of connections. More wait until they are accepted.
@@ -90,7 +90,7 @@ impl HttpFailure {
     }
 }
 
-impl<T: Transport> HttpState<T> {
+impl<T: PeerTransport> HttpState<T> {
     /// Returns what a client is told of an error.
     fn failure(&self, error: &ClusterError) -> HttpFailure {
         let status = match error {
@@ -111,7 +111,7 @@ impl<T: Transport> HttpState<T> {
     }
 }
 
-fn router<T: Transport>(state: HttpState<T>) -> Router {
+fn router<T: PeerTransport>(state: HttpState<T>) -> Router {
     let keys = get(keys::read::<T>).put(keys::write::<T>).delete(keys::delete::<T>);
     Router::new()
         .route("/v1/keys/{*key}", keys)
@@ -123,7 +123,7 @@ fn router<T: Transport>(state: HttpState<T>) -> Router {
 }
 
 /// Lets requests through that have the token.
-async fn authorize<T: Transport>(
+async fn authorize<T: PeerTransport>(
     State(state): State<HttpState<T>>,
     request: Request,
     next: Next,
@@ -141,7 +141,7 @@ async fn authorize<T: Transport>(
 }
 
 /// Serves clients until the node is stopped.
-pub(super) async fn run<T: Transport>(
+pub(super) async fn run<T: PeerTransport>(
     listener: TcpListener,
     node: Arc<Node<T>>,
     token: Option<Arc<str>>,

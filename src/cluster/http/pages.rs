@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use super::HttpState;
-use crate::cluster::network::Transport;
+use crate::cluster::network::PeerTransport;
 use crate::cluster::status::{GroupRole, GroupStatus, NodeStatus};
 
 /// What `/health` says.
@@ -22,7 +22,7 @@ pub(super) struct Health {
 }
 
 /// Answers 200 if each group has a leader.
-pub(super) async fn health<T: Transport>(
+pub(super) async fn health<T: PeerTransport>(
     State(state): State<HttpState<T>>,
 ) -> (StatusCode, Json<Health>) {
     let status = state.node.status();
@@ -37,14 +37,16 @@ pub(super) async fn health<T: Transport>(
     (code, Json(Health { status, node, groups_led, groups }))
 }
 
-pub(super) async fn cluster<T: Transport>(State(state): State<HttpState<T>>) -> Json<NodeStatus> {
+pub(super) async fn cluster<T: PeerTransport>(
+    State(state): State<HttpState<T>>,
+) -> Json<NodeStatus> {
     Json(state.node.status())
 }
 
 /// The figures of a group: a name, what it is, and how it is found.
-type Figure = (&'static str, &'static str, fn(&GroupStatus) -> Option<u64>);
+type GroupFigure = (&'static str, &'static str, fn(&GroupStatus) -> Option<u64>);
 
-const FIGURES: &[Figure] = &[
+const FIGURES: &[GroupFigure] = &[
     ("is_leader", "Whether this node leads the group", |it| {
         Some(u64::from(it.role == GroupRole::Leader))
     }),
@@ -56,17 +58,21 @@ const FIGURES: &[Figure] = &[
     ("applied_index", "Index of the last entry that was applied", |it| it.applied),
     ("snapshot_index", "Index of the last entry in a snapshot", |it| it.snapshot),
     ("purged_index", "Index of the last entry purged from the log", |it| it.purged),
-    ("lag_entries", "Entries that the slowest node of the group lacks, as its leader knows", |it| {
-        let slowest = it.replicated.iter().map(|(_, at)| at.unwrap_or(0)).min()?;
-        Some(it.last_log.unwrap_or(0).saturating_sub(slowest))
-    }),
+    (
+        "lag_entries",
+        "Entries that the slowest node of the group lacks, as its leader knows",
+        |it| {
+            let slowest = it.replicated.iter().map(|(_, at)| at.unwrap_or(0)).min()?;
+            Some(it.last_log.unwrap_or(0).saturating_sub(slowest))
+        },
+    ),
     ("quorum_age_ms", "Milliseconds since a majority answered the leader", |it| it.quorum_age),
     ("keys", "Number of keys", |it| Some(it.keys)),
     ("size_bytes", "Size of the store", |it| Some(it.size)),
 ];
 
 /// The figures of all groups, for Prometheus.
-pub(super) async fn metrics<T: Transport>(State(state): State<HttpState<T>>) -> String {
+pub(super) async fn metrics<T: PeerTransport>(State(state): State<HttpState<T>>) -> String {
     let status = state.node.status();
     let mut text = String::new();
     for (name, help, figure) in FIGURES {

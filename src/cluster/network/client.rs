@@ -26,7 +26,7 @@ use openraft::{
 use tokio::task::JoinHandle;
 
 use super::messages::{MESSAGE_SIZE_MAX, PIECE_SIZE, PeerAnswer, PeerRequest};
-use super::transport::Transport;
+use super::transport::PeerTransport;
 use crate::cluster::consensus::Consensus;
 use crate::raft::SnapshotFiles;
 
@@ -45,18 +45,18 @@ pub(crate) struct PeerNetwork<T> {
     pub(crate) transport: T,
     pub(crate) group: u64,
     pub(crate) secret: Arc<str>,
-    pub(crate) idle: Arc<IdleConnections>,
+    pub(crate) idle: Arc<IdlePeers>,
 }
 
 /// Connections that nobody uses, by address. openraft asks for a new connection for each question
 /// whether a leader still leads.
 #[derive(Debug, Default)]
-pub(crate) struct IdleConnections {
+pub(crate) struct IdlePeers {
     /// Lock 9: the connections, each only for a moment.
     by_address: Mutex<HashMap<String, Vec<SendRequest<Body>>>>,
 }
 
-impl IdleConnections {
+impl IdlePeers {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<SendRequest<Body>>>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,8 +99,8 @@ pub(crate) struct PeerConnection<T> {
     sending: Option<SendingEntries<T>>,
 }
 
-/// Entries on their way to another node. openraft gives them the time of a heartbeat, and sends them
-/// again after that. On a slow network, large ones would never arrive.
+/// Entries on their way to another node. openraft gives them the time of a heartbeat, and sends
+/// them again after that. On a slow network, large ones would never arrive.
 struct SendingEntries<T> {
     entries: EntriesName,
     task: JoinHandle<(PeerConnection<T>, io::Result<PeerAnswer>)>,
@@ -115,7 +115,7 @@ impl<T> fmt::Debug for PeerNetwork<T> {
     }
 }
 
-impl<T: Transport> PeerNetwork<T> {
+impl<T: PeerTransport> PeerNetwork<T> {
     pub(crate) fn connection(&self, address: &str) -> PeerConnection<T> {
         PeerConnection {
             network: self.clone(),
@@ -126,7 +126,7 @@ impl<T: Transport> PeerNetwork<T> {
     }
 }
 
-impl<T: Transport> PeerConnection<T> {
+impl<T: PeerTransport> PeerConnection<T> {
     /// Asks the node. A connection on which something has failed is not used again.
     pub(crate) async fn ask(
         &mut self,
@@ -213,52 +213,56 @@ impl<T: Transport> PeerConnection<T> {
         vote: Vote<u64>,
         sent: &Snapshot<Consensus>,
     ) -> Result<SnapshotResponse<u64>, StreamingError<Consensus, Fatal<u64>>> {
-        let begun = self.ask(&PeerRequest::BeginSnapshot, PIECE_TIME).await.map_err(network)?;
-        let PeerAnswer::SnapshotBegun(snapshot) = begun else { return Err(network(odd(&begun))) };
-        let files = sent.snapshot.files().map_err(unreadable)?;
+        let begun = self
+            .ask(&PeerRequest::BeginSnapshot, PIECE_TIME)
+            .await
+            .map_err(|error| network(&error))?;
+        let PeerAnswer::SnapshotBegun(snapshot) = begun else { return Err(network(&odd(&begun))) };
+        let files = sent.snapshot.files().map_err(|error| unreadable(&error))?;
         for file in files {
             let mut offset = 0;
             while offset < file.size {
-                let bytes = piece(&sent.snapshot, &file.name, offset).map_err(unreadable)?;
+                let bytes = piece(&sent.snapshot, &file.name, offset)
+                    .map_err(|error| unreadable(&error))?;
                 let size = bytes.len() as u64;
                 if size == 0 {
                     break;
                 }
                 let name = file.name.clone();
                 let put = PeerRequest::PutPiece { snapshot, name, offset, bytes: bytes.into() };
-                let put = self.ask(&put, PIECE_TIME).await.map_err(network)?;
-                let PeerAnswer::Done = put else { return Err(network(odd(&put))) };
+                let put = self.ask(&put, PIECE_TIME).await.map_err(|error| network(&error))?;
+                let PeerAnswer::Done = put else { return Err(network(&odd(&put))) };
                 offset += size;
             }
         }
         let meta = sent.meta.clone();
         let install = PeerRequest::InstallSnapshot { snapshot, vote, meta };
-        match self.ask(&install, INSTALL_TIME).await.map_err(network)? {
+        match self.ask(&install, INSTALL_TIME).await.map_err(|error| network(&error))? {
             PeerAnswer::SnapshotInstalled(response) => Ok(response),
-            other => Err(network(odd(&other))),
+            other => Err(network(&odd(&other))),
         }
     }
 }
 
 /// Reads a piece of a file.
-fn piece(files: &SnapshotFiles, name: &str, offset: u64) -> crate::Result<Vec<u8>> {
+fn piece(files: &SnapshotFiles, name: &str, offset: u64) -> crate::error::Result<Vec<u8>> {
     let mut bytes = vec![0; PIECE_SIZE];
     let size = files.read(name, offset, &mut bytes)?;
     bytes.truncate(size);
     Ok(bytes)
 }
 
-fn unreadable(error: crate::Error) -> StreamingError<Consensus, Fatal<u64>> {
+fn unreadable(error: &crate::error::Error) -> StreamingError<Consensus, Fatal<u64>> {
     let cause = StorageIOError::new(
         ErrorSubject::Snapshot(None),
         ErrorVerb::Read,
-        openraft::AnyError::new(&error),
+        openraft::AnyError::new(error),
     );
     StreamingError::StorageError(StorageError::IO { source: cause })
 }
 
-fn network(error: io::Error) -> StreamingError<Consensus, Fatal<u64>> {
-    StreamingError::Network(NetworkError::new(&error))
+fn network(error: &io::Error) -> StreamingError<Consensus, Fatal<u64>> {
+    StreamingError::Network(NetworkError::new(error))
 }
 
 /// Returns the error for an answer that is none to the question.
@@ -276,7 +280,7 @@ fn unreachable(error: &io::Error) -> Failed {
     RPCError::Unreachable(Unreachable::new(error))
 }
 
-impl<T: Transport> RaftNetworkFactory<Consensus> for PeerNetwork<T> {
+impl<T: PeerTransport> RaftNetworkFactory<Consensus> for PeerNetwork<T> {
     type Network = PeerConnection<T>;
 
     async fn new_client(&mut self, _target: u64, node: &BasicNode) -> PeerConnection<T> {
@@ -284,7 +288,7 @@ impl<T: Transport> RaftNetworkFactory<Consensus> for PeerNetwork<T> {
     }
 }
 
-impl<T: Transport> RaftNetwork<Consensus> for PeerConnection<T> {
+impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Consensus>,

@@ -10,5 +10,5 @@ pub(super) mod messages;
 pub(super) mod server;
 pub(super) mod transport;
 
-pub(crate) use client::{IdleConnections, PeerNetwork};
-pub(crate) use transport::{Tcp, Transport};
+pub(crate) use client::{IdlePeers, PeerNetwork};
+pub(crate) use transport::{PeerTransport, Tcp};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,7 +20,7 @@ use super::messages::{MESSAGE_SIZE_MAX, PeerAnswer, PeerRequest};
 const HEAD_TIME: Duration = Duration::from_secs(60);
 
 /// A node, as others ask it.
-pub(crate) trait Peer: Send + Sync + 'static {
+pub(crate) trait PeerNode: Send + Sync + 'static {
     /// Returns what others have to know to be answered.
     fn secret(&self) -> &str;
 
@@ -29,7 +29,7 @@ pub(crate) trait Peer: Send + Sync + 'static {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve<P: Peer>(
+pub(crate) async fn serve<P: PeerNode>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Arc<P>,
 ) {
@@ -43,8 +43,8 @@ pub(crate) async fn serve<P: Peer>(
     drop(http.serve_connection(TokioIo::new(stream), service).await);
 }
 
-async fn respond<P: Peer>(peer: &P, request: Request<Incoming>) -> Response<Body> {
-    let token = request.headers().get(AUTHORIZATION).map(|it| it.as_bytes());
+async fn respond<P: PeerNode>(peer: &P, request: Request<Incoming>) -> Response<Body> {
+    let token = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let expected = format!("Bearer {}", peer.secret());
     let is_known = token.is_some_and(|token| bool::from(token.ct_eq(expected.as_bytes())));
     if !is_known {

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// A way to connect to other nodes.
-pub(crate) trait Transport: Clone + Send + Sync + 'static {
+pub(crate) trait PeerTransport: Clone + Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>> + Send;
@@ -16,7 +16,7 @@ pub(crate) trait Transport: Clone + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tcp;
 
-impl Transport for Tcp {
+impl PeerTransport for Tcp {
     type Stream = TcpStream;
 
     async fn connect(&self, address: &str) -> io::Result<TcpStream> {

@@ -372,13 +372,11 @@ where
         next.put(&mut tx)?;
         // Whatever is wrong here may be wrong on this node alone.
         commit(store.db(), tx)?;
-        match refusal {
-            Some(error) => Ok(self.application.refused(request, &error)),
-            None => {
-                self.application.applied(&store, request);
-                Ok(answer)
-            }
+        if let Some(error) = refusal {
+            return Ok(self.application.refused(request, &error));
         }
+        self.application.applied(&store, request);
+        Ok(answer)
     }
 }
 

@@ -75,14 +75,14 @@ impl StateStore {
     }
 
     /// Returns the store for those that hold this as well.
-    #[cfg(feature = "cluster")]
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
     pub(crate) fn shared(&self) -> Arc<Bitcask> {
         Arc::clone(&self.db)
     }
 
     /// Returns the time that the requests so far have given the store, in microseconds since the
     /// epoch.
-    #[cfg(feature = "cluster")]
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
     pub(crate) fn time(&self) -> u64 {
         self.time.get()
     }

@@ -77,7 +77,7 @@ pub(in crate::resp) fn config_set(session: &mut Session, args: &[Bytes]) -> Answ
     }
     let limit = state.parameters.tracked_max.load(Ordering::Relaxed);
     state.tracker.limit(limit, &state.peers);
-    state.followers.look(&state)?;
+    state.databases.look();
     Ok(OK)
 }
 

@@ -1,7 +1,5 @@
 //! `CLIENT TRACKING` and what belongs to it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::clients::parse_switch;
@@ -149,8 +147,7 @@ pub(in crate::resp) fn tracking(session: &mut Session, args: &[Bytes]) -> Answer
     }
     session.state.tracker.begin(&session.peer, &mode);
     session.tracking = Some(mode);
-    let state = Arc::clone(&session.state);
-    state.followers.look(&state)?;
+    session.state.databases.look();
     Ok(OK)
 }
 

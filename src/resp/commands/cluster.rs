@@ -1,5 +1,7 @@
 //! `CLUSTER`, by which clients find the leaders of slots.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 
 use super::{arg, help, integer};
@@ -112,16 +114,11 @@ fn nodes_text(topology: &Topology) -> String {
         let TopologyNode { id, host, port } = node;
         let (id, bus) = (node_name(*id), u32::from(*port) + BUS_OFFSET);
         let epoch = topology.epoch;
-        text.push_str(&format!(
-            "{id} {host}:{port}@{bus} {myself}{role} {master} 0 0 {epoch} connected"
-        ));
+        let _ =
+            write!(text, "{id} {host}:{port}@{bus} {myself}{role} {master} 0 0 {epoch} connected");
         for shard in led {
             let (first, last) = (shard.slots.start(), shard.slots.end());
-            text.push_str(&if first == last {
-                format!(" {first}")
-            } else {
-                format!(" {first}-{last}")
-            });
+            let _ = write!(text, " {first}-{last}");
         }
         text.push('\n');
     }

@@ -50,8 +50,6 @@ pub(in crate::resp) fn select(session: &mut Session, args: &[Bytes]) -> Answer {
         let databases = Arc::clone(&session.state.databases);
         // The store may have to be opened.
         session.database = tokio::task::block_in_place(|| databases.get(number))?;
-        let state = Arc::clone(&session.state);
-        state.followers.look(&state)?;
     }
     Ok(OK)
 }

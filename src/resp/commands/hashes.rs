@@ -195,15 +195,32 @@ pub(in crate::resp) fn hdel(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
     })
 }
 
+/// How often a field that is absent is looked for before that is done in a transaction.
+const LOOKS_MAX: usize = 3;
+
 /// Returns the value of a field.
 fn field(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer<Option<Value>> {
-    let Some(header) = space.hash(arg(args, 1))? else { return Ok(None) };
-    let value = space.stored(&header.field(arg(args, 2)))?;
+    let (key, name) = (arg(args, 1), arg(args, 2));
+    let Some(header) = space.hash(key)? else { return Ok(None) };
+    let value = space.stored(&header.field(name))?;
     if value.is_some() || space.tx.is_some() {
         return Ok(value);
     }
     // The hash may be replaced at this moment, and the old field is gone before the new header is
-    // there. Only a transaction sees both changes or none.
+    // there, or the header is there before the field. Such a change is over once the header is
+    // settled, and each change of a field gives the header another version.
+    let mut settled = space.settled_hash(key)?;
+    for _ in 0..LOOKS_MAX {
+        let Some((header, version)) = settled else { return Ok(None) };
+        let value = space.stored(&header.field(name))?;
+        if value.is_some() {
+            return Ok(value);
+        }
+        settled = space.settled_hash(key)?;
+        if settled.is_some_and(|(_, again)| again == version) {
+            return Ok(None);
+        }
+    }
     space.atomically(|space| field(space, args))
 }
 

@@ -102,12 +102,12 @@ pub(in crate::resp) fn dbsize(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answ
 }
 
 pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
-    if space.tx.is_none()
-        && let Some(key) = random_key(&space.database.store)?
-    {
-        return Ok(Reply::bulk(key));
+    if space.tx.is_none() {
+        let keys = sample(&space.database.store, random().max(1))?;
+        let at = index(keys.len());
+        return Ok(Reply::maybe(keys.into_iter().nth(at).map(Reply::bulk)));
     }
-    // Few keys or none. Each of them is the last one chosen with the same probability.
+    // Each key is the last one chosen with the same probability.
     let (mut count, mut chosen) = (0, None);
     each_key(space, b"", |key| {
         count += 1;
@@ -119,33 +119,35 @@ pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> A
     Ok(Reply::maybe(chosen))
 }
 
-/// Number of entries that a random key is chosen from. A single one would not do: the next key after
-/// a random place is more often one with a wide gap before it.
+/// Number of keys that a random key is chosen from. A single one would not do: the next key after a
+/// random place is more often one with a wide gap before it.
 const SAMPLE: usize = 64;
+/// Number of entries in which these keys are looked for. Most of them may be fields of hashes.
+const LOOKED_AT_MAX: usize = 64 * SAMPLE;
 
-/// Chooses one of the keys that follow a random place. Returns `None` if there are none: those entries
-/// may be fields of hashes, or keys that have expired.
-fn random_key(store: &Bitcask) -> Answer<Option<Vec<u8>>> {
-    for _ in 0..4 {
-        let is_small = store.len()? <= SAMPLE as u64;
-        let (mut next, mut has_wrapped) = (Some(if is_small { 0 } else { random() }), is_small);
-        let mut sample = Vec::new();
-        while let Some(cursor) = next
-            && sample.len() < SAMPLE
-        {
-            let (keys, after) = store.scan_from(cursor, SAMPLE - sample.len())?;
-            sample.extend(keys);
-            next = after;
-            if next.is_none() && !has_wrapped {
-                (next, has_wrapped) = (Some(0), true);
+/// Returns keys that follow a place in the order of a scan, the first ones after the last ones:
+/// about as many as a sample has, but fewer if there are fewer, or if they lie far apart. At least
+/// one, unless there is none.
+fn sample(store: &Bitcask, start: u64) -> Answer<Vec<Vec<u8>>> {
+    let (mut sample, mut looked_at, mut has_wrapped) = (Vec::new(), 0, false);
+    let mut next = start;
+    loop {
+        let (found, after) = store.scan_from(next, SAMPLE)?;
+        looked_at += SAMPLE;
+        // The last stretch may go on behind the place where the first one began.
+        let is_round = has_wrapped && after.is_none_or(|after| after >= start);
+        for key in found.iter().filter_map(|key| decode_key(key)) {
+            if !is_round || !sample.iter().any(|other| other == key) {
+                sample.push(key.to_vec());
             }
         }
-        let keys: Vec<_> = sample.iter().filter_map(|key| decode_key(key)).collect();
-        if !keys.is_empty() {
-            return Ok(Some(keys[index(keys.len())].to_vec()));
+        let limit = if looked_at < LOOKED_AT_MAX { SAMPLE } else { 1 };
+        if is_round || sample.len() >= limit {
+            return Ok(sample);
         }
+        has_wrapped |= after.is_none();
+        next = after.unwrap_or(0);
     }
-    Ok(None)
 }
 
 /// Returns a random index below a length.
@@ -200,7 +202,7 @@ pub(in crate::resp) fn object(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
         return Ok(Reply::Null);
     };
     Ok(match subcommand.to_ascii_lowercase().as_slice() {
-        b"encoding" => Reply::Text(encoding(space, &holding)?),
+        b"encoding" => Reply::maybe(encoding(space, key, &holding)?.map(Reply::Text)),
         b"refcount" => Reply::Integer(1),
         b"idletime" => Reply::Integer(0),
         _ => {
@@ -214,22 +216,37 @@ pub(in crate::resp) fn object(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
 }
 
 /// Returns how Redis would store a value.
-fn encoding(space: &mut Keyspace<'_>, holding: &Holding) -> Answer<&'static str> {
-    let header = match holding {
-        Holding::String(string) if crate::wire::parse_integer(string).is_some() => {
-            return Ok("int");
-        }
-        Holding::String(string) if string.len() <= EMBEDDED_MAX => return Ok("embstr"),
-        Holding::String(_) => return Ok("raw"),
-        Holding::Hash(header) => *header,
-    };
+fn encoding(
+    space: &mut Keyspace<'_>,
+    key: &[u8],
+    holding: &Holding,
+) -> Answer<Option<&'static str>> {
+    if let Holding::String(string) = holding {
+        return Ok(Some(string_encoding(string)));
+    }
+    // The hash may be replaced at this moment, and its fields have to be those of its header.
     space.atomically(|space| {
+        let header = match space.get(key)? {
+            None => return Ok(None),
+            Some(Holding::String(string)) => return Ok(Some(string_encoding(&string))),
+            Some(Holding::Hash(header)) => header,
+        };
         let is_large = |(key, value): &(Value, Value)| {
             key.len() > FIELD_PREFIX_SIZE + PACKED_SIZE_MAX || value.len() > PACKED_SIZE_MAX
         };
         let is_packed = header.count <= PACKED_MAX && !space.fields(header)?.iter().any(is_large);
-        Ok(if is_packed { "listpack" } else { "hashtable" })
+        Ok(Some(if is_packed { "listpack" } else { "hashtable" }))
     })
+}
+
+fn string_encoding(string: &[u8]) -> &'static str {
+    if crate::wire::parse_integer(string).is_some() {
+        "int"
+    } else if string.len() <= EMBEDDED_MAX {
+        "embstr"
+    } else {
+        "raw"
+    }
 }
 
 pub(in crate::resp) fn object_help(_space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
@@ -279,5 +296,79 @@ pub(in crate::resp) fn database_number(text: &[u8]) -> Answer<usize> {
     match usize::try_from(number) {
         Ok(number) => Ok(number),
         Err(_) => refused("ERR DB index is out of range"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::options::WriteOptions;
+    use crate::resp::session_tests::{args, session, state};
+
+    #[test]
+    fn a_sample_has_each_key_once_and_nothing_else() {
+        let (_dir, state) = state();
+        let database = state.databases.get(0).unwrap();
+        let store = &database.store;
+        assert!(sample(store, 1).unwrap().is_empty());
+        let past = WriteOptions::new().expires_at(UNIX_EPOCH + Duration::from_secs(1));
+        for number in 0..200 {
+            store.put_opt(format!("expired{number}"), "x", past.durable(false)).unwrap();
+        }
+        let unsynced = WriteOptions::new().durable(false);
+        for count in [10, 63, 64, 300] {
+            for number in 0..count {
+                store.put_opt(format!("k{number}"), "x", unsynced).unwrap();
+            }
+            let mut drawn = BTreeSet::new();
+            for step in 0..64 {
+                let keys = sample(store, (step << 58) + 1).unwrap();
+                let different: BTreeSet<_> = keys.iter().cloned().collect();
+                assert_eq!(different.len(), keys.len());
+                assert!(keys.len() >= count.min(SAMPLE) && keys.len() < 2 * SAMPLE);
+                assert!(keys.iter().all(|key| key.starts_with(b"k")));
+                drawn.extend(different);
+            }
+            assert_eq!(drawn.len(), count);
+        }
+    }
+
+    #[test]
+    fn a_sample_is_found_among_many_fields() {
+        let (_dir, state) = state();
+        let mut session = session(&state);
+        let fields: Vec<_> = (0..3000).map(|field| format!("f{field} x")).collect();
+        let fields = fields.join(" ");
+        for number in 0..4 {
+            session.run(&args(&format!("HSET h{number} {fields}")));
+        }
+        for step in 0..16 {
+            let keys = sample(&session.database.store, (step << 60) + 1).unwrap();
+            assert!((1..=4).contains(&keys.len()));
+        }
+    }
+
+    #[test]
+    fn the_encoding_of_a_hash_that_was_replaced_is_that_of_the_new_one() {
+        let (_dir, state) = state();
+        let mut session = session(&state);
+        let large = "x".repeat(100);
+        session.run(&args(&format!("HSET h f {large}")));
+        let database = state.databases.get(0).unwrap();
+        let old = Keyspace::new(&database).get(b"h").unwrap().unwrap();
+        for (lines, expected) in [
+            (&["DEL h", &format!("HSET h f {large}")][..], Some("hashtable")),
+            (&["SET h 1"], Some("int")),
+            (&["DEL h"], None),
+        ] {
+            for line in lines {
+                session.run(&args(line));
+            }
+            let found = encoding(&mut Keyspace::new(&database), b"h", &old).unwrap();
+            assert_eq!(found, expected);
+        }
     }
 }

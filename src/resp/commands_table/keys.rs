@@ -34,7 +34,7 @@ pub(super) fn rows() -> Vec<CommandRow> {
         ("pexpireat", -3, WRITE_FAST, ONE, Keys(expiry::pexpireat), "2.6.0", "Sets at which time in milliseconds a key expires."),
         ("pexpiretime", 2, READ_FAST, ONE, Keys(expiry::pexpiretime), "7.0.0", "Returns at which time in milliseconds a key expires."),
         ("pttl", 2, READ_FAST, ONE, Keys(expiry::pttl), "2.6.0", "Returns how many milliseconds a key has left."),
-        ("randomkey", 1, READ, NONE, Keys(keys::randomkey), "1.0.0", "Returns a random key."),
+        ("randomkey", 1, READ_SLOW, NONE, Keys(keys::randomkey), "1.0.0", "Returns a random key."),
         ("rename", 3, WRITE, TWO, Keys(rename::rename), "1.0.0", "Renames a key, and replaces one that has the name."),
         ("renamenx", 3, WRITE_FAST, TWO, Keys(rename::renamenx), "1.0.0", "Renames a key if no key has the name."),
         ("restore", -4, GROW, ONE, Keys(dump::restore), "2.6.0", "Sets a key to what DUMP has returned."),

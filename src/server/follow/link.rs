@@ -6,13 +6,16 @@
 //! - A leader that says nothing for a while counts as gone: it reports its position every second.
 
 use std::io::{self, Read};
+use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::Agent;
+use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use uuid::Uuid;
 
 use super::options::FollowOptions;
 use super::stopping::FollowStop;
@@ -60,6 +63,8 @@ pub(super) struct LeaderLimits {
     pub(super) key_size: Option<u64>,
     /// Maximum size of a value in bytes, if the leader tells it.
     pub(super) value_size: Option<u64>,
+    /// What the leader calls the lease of the history behind a snapshot.
+    pub(super) lease: Option<Uuid>,
 }
 
 /// What the thread of a request sends.
@@ -97,11 +102,17 @@ impl Leader {
         Ok(Self { agent, url, token: options.token.clone() })
     }
 
-    /// Sends a request, and waits until its answer begins.
-    pub(super) fn open(&self, target: &str, stop: &FollowStop) -> Result<LeaderLink, LinkError> {
+    /// Sends a request, and waits until its answer begins. `lease` is that of the snapshot behind
+    /// which the request goes on.
+    pub(super) fn open(
+        &self,
+        target: &str,
+        lease: Option<Uuid>,
+        stop: &FollowStop,
+    ) -> Result<LeaderLink, LinkError> {
         let (sender, receiver) = sync_channel(PIECES_AHEAD);
         let (leader, url) = (self.clone(), format!("{}{target}", self.url));
-        let asked = move || leader.ask(&url, &sender);
+        let asked = move || leader.ask(&url, lease, &sender);
         let thread = thread::Builder::new().name("bitcask-link".into()).spawn(asked);
         thread.map_err(|error| LinkError::Failed(format!("cannot start a thread: {error}")))?;
         let (piece, limits) = (Vec::new(), LeaderLimits::default());
@@ -116,10 +127,13 @@ impl Leader {
     }
 
     /// Sends a request, and passes on what is answered until nobody wants it any more.
-    fn ask(&self, url: &str, sender: &SyncSender<AnswerPiece>) {
+    fn ask(&self, url: &str, lease: Option<Uuid>, sender: &SyncSender<AnswerPiece>) {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        if let Some(lease) = lease {
+            request = request.header(frames::LEASE, lease.to_string());
         }
         let response = match request.call() {
             Ok(response) => response,
@@ -129,10 +143,11 @@ impl Leader {
             }
         };
         let status = response.status().as_u16();
-        let limit = |name| response.headers().get(name)?.to_str().ok()?.parse().ok();
-        let (key_size, value_size) =
-            (limit(frames::KEY_SIZE_LIMIT), limit(frames::VALUE_SIZE_LIMIT));
-        let limits = LeaderLimits { key_size, value_size };
+        let limits = LeaderLimits {
+            key_size: header(&response, frames::KEY_SIZE_LIMIT),
+            value_size: header(&response, frames::VALUE_SIZE_LIMIT),
+            lease: header(&response, frames::LEASE),
+        };
         let mut body = response.into_body().into_reader();
         if status != 200 {
             let _ = sender.send(AnswerPiece::Error(refusal(status, body)));
@@ -146,6 +161,10 @@ impl Leader {
             is_wanted = sender.send(AnswerPiece::Bytes(piece)).is_ok();
         }
     }
+}
+
+fn header<T: FromStr>(response: &Response<ureq::Body>, name: &str) -> Option<T> {
+    response.headers().get(name)?.to_str().ok()?.parse().ok()
 }
 
 fn refusal(status: u16, body: impl Read) -> LinkError {

@@ -174,6 +174,7 @@ impl StoreFollower {
             stop: stop.clone(),
             pauses: self.pauses,
             position,
+            lease: None,
             has_progressed: false,
         };
         let thread = thread::Builder::new().name("bitcask-follow".into());

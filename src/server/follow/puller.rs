@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use uuid::Uuid;
 
 use super::group::{ChangeGroup, TooLarge, batch_of, lifetime};
 use super::link::{Leader, LeaderLink, LinkError};
@@ -31,6 +32,8 @@ pub(super) struct Puller {
     pub(super) pauses: (Duration, Duration),
     /// Where the store is, or `None` if it needs all of the leader's data.
     pub(super) position: Option<Position>,
+    /// The leader's lease of the history behind the last snapshot.
+    pub(super) lease: Option<Uuid>,
     /// Whether the leader has been useful since the last failure.
     pub(super) has_progressed: bool,
 }
@@ -152,7 +155,7 @@ impl Puller {
     /// Receives changes, and applies them.
     fn receive(&mut self, since: Position) -> Result<Infallible, Trouble> {
         let target = format!("/v1/changes?format=frames&durable=true&since={since}");
-        let mut link = self.leader.open(&target, &self.stop)?;
+        let mut link = self.leader.open(&target, self.lease, &self.stop)?;
         self.check_limits(&link)?;
         self.replica.note_connected(true);
         let leader = self.replica.leader();

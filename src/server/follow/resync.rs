@@ -43,8 +43,9 @@ impl Puller {
 
     /// Receives a snapshot.
     fn fetch(&mut self) -> Result<(), Trouble> {
-        let link = self.leader.open("/v1/snapshot", &self.stop)?;
+        let link = self.leader.open("/v1/snapshot", None, &self.stop)?;
         self.check_limits(&link)?;
+        self.lease = link.limits().lease;
         self.replica.note_connected(true);
         let mut frames = SnapshotFrames::new(link);
         let mut writer = self.spool.begin()?;
@@ -232,6 +233,7 @@ mod tests {
             stop: FollowStop::default(),
             pauses: (Duration::from_millis(1), Duration::from_millis(1)),
             position: None,
+            lease: None,
             has_progressed: false,
         }
     }

@@ -27,10 +27,10 @@ use super::change_event::{ChangeEvent, frame_of, lag};
 use super::snapshot::{stream_response, write_frame};
 use crate::dialect;
 use crate::error::Error;
-use crate::server::body::{reserve, reserve_value, size_in_memory};
+use crate::server::body::{MemoryWait, reserve_value};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{FRAMES, Frame, FrameKind};
-use crate::server::leases;
+use crate::server::leases::{self, LeaseToken};
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
@@ -103,23 +103,23 @@ pub(in super::super) async fn follow(
         let lease =
             leased.map(|since| state.db.lease_history_since(since, leases::size_max(&state.db)));
         let changes = wanted.begin(state, since)?;
-        // A feed that fails to begin is perhaps tried again.
-        if let Some(since) = leased {
-            state.leases.end(since);
-        }
         Ok::<_, Error>((changes, lease))
     });
+    // That of the snapshot goes on until the follower has something of what comes next.
+    let named = LeaseToken::read(&headers);
     let (changes, lease) = begun.await?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let body = Body::from_stream(ChannelStream(receiver));
     let response = stream_response(form.content_type(), &state.db, body);
     let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
-    let (lacking, memory, between) = (0, None, changes.resume_position());
+    let (waiting, memory, between) = (None, None, changes.resume_position());
+    let snapshot = named.map(|token| (token, between));
     let feed = FeedStream {
         state,
         changes,
         lease,
-        lacking,
+        snapshot,
+        waiting,
         memory,
         form,
         writer,
@@ -181,8 +181,10 @@ struct FeedStream {
     changes: Changes,
     /// Keeps the history that was not read yet.
     lease: Option<HistoryLease>,
-    /// Size of the memory that the next change needs and that was not there, in bytes.
-    lacking: u64,
+    /// The lease of the follower's snapshot, and the position where the feed began.
+    snapshot: Option<(LeaseToken, Position)>,
+    /// The next change's wait for memory that was not there.
+    waiting: Option<MemoryWait>,
     /// The memory of the next change.
     memory: Option<OwnedSemaphorePermit>,
     form: FeedForm,
@@ -232,17 +234,29 @@ impl FeedStream {
             }
             if self.has_memory() {
                 self.send_next()?;
-            } else {
-                std::thread::sleep(WAIT);
             }
-            // A follower that hears nothing gives up, and would begin the batch again.
-            let is_waiting = self.lacking > 0 && matches!(self.form, FeedForm::Frames);
-            let has_to_report = !self.is_in_batch || is_waiting;
-            if has_to_report && self.reported.elapsed() >= self.form.period() {
-                self.send_position()?;
+            if self.reported.elapsed() >= self.form.period() {
+                self.report()?;
             }
         }
         Ok(())
+    }
+
+    /// Lets the follower hear of the leader. One that hears nothing gives up, and would begin the
+    /// batch again.
+    fn report(&mut self) -> Result<(), Unheard> {
+        let is_waiting = self.waiting.is_some();
+        match self.form {
+            _ if !self.is_in_batch => self.send_position(),
+            FeedForm::Frames if is_waiting => self.send_position(),
+            FeedForm::Events if is_waiting => {
+                // A comment, since no position within a batch is one to begin at.
+                self.reported = Instant::now();
+                self.writer.write(b":\n\n")?;
+                self.writer.flush()
+            }
+            FeedForm::Events | FeedForm::Frames => Ok(()),
+        }
     }
 
     /// Waits for a change for a while, and sends it.
@@ -267,7 +281,7 @@ impl FeedStream {
             && reserve_value(&self.state, &mut memory, value).is_err()
         {
             // Waits without the value, which is read again once there is memory for it.
-            self.lacking = size_in_memory(&self.state, value);
+            self.waiting = Some(MemoryWait::new(&self.state, value));
             drop(change);
             self.changes.step_back();
             self.writer.flush()?;
@@ -278,15 +292,15 @@ impl FeedStream {
         Ok(())
     }
 
-    /// Returns whether there is memory for the next change, and takes it.
+    /// Returns whether there is memory for the next change, and takes it. Waits for a while if
+    /// there is none.
     fn has_memory(&mut self) -> bool {
-        if self.lacking > 0 {
-            if reserve(&self.state.body_pages, &mut self.memory, self.lacking).is_err() {
-                return false;
-            }
-            self.lacking = 0;
+        let Some(wait) = &mut self.waiting else { return true };
+        self.memory = wait.wait(WAIT);
+        if self.memory.is_some() {
+            self.waiting = None;
         }
-        true
+        self.memory.is_some()
     }
 
     fn send_position(&mut self) -> Result<(), Unheard> {
@@ -297,6 +311,9 @@ impl FeedStream {
         let position = self.between;
         if let Some(lease) = &self.lease {
             lease.move_to(position);
+        }
+        if let Some((token, _)) = self.snapshot.take_if(|(_, begun)| *begun != position) {
+            self.state.leases.end(token);
         }
         match self.form {
             FeedForm::Events => {
@@ -353,5 +370,45 @@ impl FeedStream {
         if written.is_ok() {
             self.writer.finish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::server::ServerOptions;
+    use crate::store::{Batch, Bitcask};
+
+    #[test]
+    fn a_follower_by_events_hears_of_the_leader_while_a_batch_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(dir.path(), Options::new()).unwrap();
+        db.write(Batch::new().put("a", "1").put("b", "2")).unwrap();
+        let options = ServerOptions::new();
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
+        let value = state.db.get("a").unwrap().unwrap();
+        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
+        let mut feed = FeedStream {
+            changes: state.db.changes(Position::START).unwrap(),
+            lease: None,
+            snapshot: None,
+            waiting: None,
+            memory: None,
+            form: FeedForm::Events,
+            writer: PieceWriter::new(sender),
+            is_in_batch: false,
+            between: Position::START,
+            reported: Instant::now(),
+            state,
+        };
+        feed.send_next().unwrap_or_else(|_| panic!("the first change is sent"));
+        assert!(feed.is_in_batch);
+        feed.report().unwrap();
+        assert!(pieces.try_recv().is_err(), "the rest of the batch comes at once");
+        feed.waiting = Some(MemoryWait::new(&feed.state, &value));
+        feed.report().unwrap();
+        let sent = pieces.try_recv().unwrap().unwrap();
+        assert!(sent.starts_with(b"event: put\n") && sent.ends_with(b"\n\n:\n\n"), "{sent:?}");
     }
 }

@@ -190,7 +190,7 @@ impl ListingRequest {
             answer.text(if at == 0 { "" } else { "," })?;
             let (mut listed, mut size) = (ListedKey::new(&key, value.as_deref()), key.len());
             if let Some(value) = &value {
-                if answer.has_room_for(value, &listed) {
+                if answer.has_room_for(&key, value, &listed) {
                     size += value.len();
                 } else {
                     listed = listed.without_value(value.len());

@@ -4,7 +4,7 @@
 //!   last says how many there were, and has a checksum of all.
 //! - It is produced while it is sent, so it needs little memory. It keeps the segments of its
 //!   moment on the disk as long as it takes.
-//! - The history after its position is kept until the follower asks for it (`leases`).
+//! - The history after its position is kept until the follower has begun to receive it (`leases`).
 //! - While no key is found, for example among many that have expired, the position is sent again
 //!   every second. Otherwise the follower would take the leader for gone.
 
@@ -20,10 +20,10 @@ use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::error::Error;
-use crate::server::body::{reserve, reserve_value, size_in_memory};
+use crate::server::body::{MemoryWait, reserve_value};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{self, FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
-use crate::server::leases;
+use crate::server::leases::{self, LeaseToken};
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
@@ -52,7 +52,7 @@ pub(in super::super) async fn read(
     State(state): State<SharedServer>,
 ) -> Result<Response, ApiFailure> {
     let (permit, begun) = (state.stream()?, Instant::now());
-    let taken = state.on_pool(|state| {
+    let reading = state.on_pool(|state| {
         let lease = state.db.lease_history(leases::size_max(&state.db));
         let snapshot = state.db.snapshot();
         lease.move_to(snapshot.position());
@@ -60,13 +60,15 @@ pub(in super::super) async fn read(
         state.db.sync()?;
         Ok::<_, Error>((snapshot, lease))
     });
-    let (snapshot, lease) = taken.await?;
+    let (snapshot, lease) = reading.await?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let writer = PieceWriter::new(sender);
     let frames = FrameSender { position: snapshot.position(), sum: SnapshotSum::default(), writer };
     let frames = Arc::new(Mutex::new(Some(frames)));
     let body = Body::from_stream(ChannelStream(receiver));
-    let response = stream_response(FRAMES, &state.db, body);
+    let mut response = stream_response(FRAMES, &state.db, body);
+    let token = LeaseToken::new();
+    response.headers_mut().insert(frames::LEASE, token.header());
     tokio::spawn(repeat_position(Arc::downgrade(&frames)));
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
@@ -75,12 +77,12 @@ pub(in super::super) async fn read(
         let Some(sender) = ended else { return };
         match written {
             Ok(()) => {
-                let (position, now) = (snapshot.position(), Instant::now());
+                let now = Instant::now();
                 // Before the client has the end, and asks for what comes next.
                 let len_max = state.options.streams_max;
-                state.leases.wait_for((position, lease), begun, now, len_max);
+                state.leases.wait_for((token, lease), begun, now, len_max);
                 if sender.end().is_err() {
-                    state.leases.end(position);
+                    state.leases.end(token);
                 }
             }
             Err(Interrupted::Unheard) => {}
@@ -234,9 +236,9 @@ fn write(
         let mut memory = None;
         if reserve_value(state, &mut memory, &value).is_err() {
             // Waits without the value, and reads it again.
-            let size = size_in_memory(state, &value);
+            let wait = MemoryWait::new(state, &value);
             drop(value);
-            await_memory(state, frames, &mut memory, size)?;
+            memory = Some(await_memory(state, frames, wait)?);
             let Some(again) = snapshot.get(&key)? else { continue };
             value = again;
         }
@@ -246,6 +248,7 @@ fn write(
         };
         let frame = Frame { expiry, ..frame_at(position, FrameKind::Put, &key, &value) };
         send(frames, |sender| sender.send(&frame))?;
+        drop(memory);
     }
     // The last of what was sent may have been the repeated position.
     send(frames, |_| Ok(()))
@@ -255,10 +258,12 @@ fn write(
 fn await_memory(
     state: &ServerState,
     frames: &SharedFrames,
-    memory: &mut Option<OwnedSemaphorePermit>,
-    size: u64,
-) -> Result<(), Interrupted> {
-    while reserve(&state.body_pages, memory, size).is_err() {
+    mut wait: MemoryWait,
+) -> Result<OwnedSemaphorePermit, Interrupted> {
+    loop {
+        if let Some(memory) = wait.wait(MEMORY_WAIT) {
+            return Ok(memory);
+        }
         let mut is_over = state.stop.is_raised();
         send(frames, |sender| {
             is_over |= sender.writer.is_unheard();
@@ -267,9 +272,7 @@ fn await_memory(
         if is_over {
             return Err(Interrupted::Unheard);
         }
-        std::thread::sleep(MEMORY_WAIT);
     }
-    Ok(())
 }
 
 fn frame_at<'a>(

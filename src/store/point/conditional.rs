@@ -26,7 +26,7 @@ use crate::log::{Appended, BATCH_SIZE_LIMIT, Log};
 use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
-use crate::store::Inner;
+use crate::store::{Inner, Position};
 use crate::sync::Instant;
 
 /// Prefetch distance, in changes.
@@ -136,7 +136,7 @@ impl Inner {
         options: WriteOptions,
         complete: impl FnOnce(&Log, &mut Vec<Draft<'d>>) -> Result<bool>,
         validate: impl FnOnce(&Log) -> Result<bool>,
-        note: impl FnOnce(&[Draft<'_>]),
+        note: impl FnOnce(Position, &[Draft<'_>]),
     ) -> Result<bool> {
         let writer = self.writer()?;
         // Fills the shards before any of them is locked.
@@ -165,7 +165,7 @@ impl Inner {
             writing.end();
             return Ok(true);
         }
-        note(&drafts);
+        note(self.position_of(&log), &drafts);
         let appended = writer.log.append(&mut log, &mut drafts, &guard)?;
         drop(log);
         publish_all(&appended, &drafts, &old, &mut shards);

@@ -84,11 +84,11 @@ impl Inner {
         Ok(stored)
     }
 
-    /// Like `locate_hashed`, for a key that was found expired. A change based on its value may be
-    /// in flight; it is published once the shard is locked. A later change reads the clock after
-    /// this reader has, and also finds the value expired.
+    /// Like `locate_hashed`, with the shard locked, for a key that was found expired. A change
+    /// based on its value may be in flight; it is published once the shard is locked. A later
+    /// change reads the clock after this reader has, and also finds the value expired.
     #[cold]
-    fn locate_locked<'a>(
+    pub(crate) fn locate_locked<'a>(
         &'a self,
         hash: KeyHash,
         key: &[u8],

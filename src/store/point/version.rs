@@ -87,6 +87,23 @@ impl Reader {
         })
     }
 
+    /// Like [`get_versioned`](Self::get_versioned), but waits for a change of the key that others
+    /// make at this moment. Whoever sees a part of a batch before this sees all of it afterwards,
+    /// if the key is in the batch: it is published while the shards of all its keys are locked.
+    #[cfg(feature = "resp")]
+    pub(crate) fn get_settled(&self, key: &[u8]) -> Result<Option<(Value, Version)>> {
+        let guard = self.inner.pin();
+        let reading = guard.read();
+        let hash = self.inner.keydir.hash(key);
+        let Some(stored) = self.inner.locate_locked(hash, key, &guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
+        let value = self.inner.value(&stored)?;
+        reading.hit(stored.raw_size());
+        Ok(Some((value, Version::of(&stored))))
+    }
+
     /// Like [`get_versioned`](Self::get_versioned), but does not touch a value that is larger than
     /// this: to verify one takes as long as to read it.
     pub(crate) fn get_versioned_up_to(&self, key: &[u8], size_max: u32) -> Result<BoundedGet> {

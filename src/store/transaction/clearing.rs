@@ -23,12 +23,12 @@ use crate::options::WriteOptions;
 use crate::segment::StoredEntry;
 use crate::segment::index::Bounds;
 use crate::segment::write::draft::Draft;
-use crate::store::Inner;
 use crate::store::point::conditional::Condition;
 use crate::store::scan::entries::Entries;
+use crate::store::{Inner, Position};
 
-/// Gets each key that a clear deletes, just before the deletes are appended.
-pub(crate) type ClearNote = Box<dyn FnMut(&[u8]) + Send + UnwindSafe>;
+/// Gets the position before the batch in which a clear deletes keys, just before it is appended.
+pub(crate) type ClearNote = Box<dyn FnMut(Position) + Send + UnwindSafe>;
 
 /// That a transaction has removed all keys.
 pub(super) struct Clearing {
@@ -66,15 +66,17 @@ impl Clearing {
             is_gone.set(!is_complete);
             Ok(is_complete)
         };
-        let note = |drafts: &[Draft<'_>]| self.report(drafts);
+        let note = |before, drafts: &[Draft<'_>]| self.report(before, drafts);
         inner.change_all(conditions, drafts, settings, complete, validate, note)
     }
 
-    /// Reports the deletes among changes that are about to be appended.
-    fn report(&mut self, drafts: &[Draft<'_>]) {
-        if let Some(note) = &mut self.note {
-            let deletes = drafts.iter().filter(|draft| draft.header.is_tombstone());
-            deletes.for_each(|draft| note(draft.key()));
+    /// Reports changes that are about to be appended behind a position, if there are deletes
+    /// among them.
+    fn report(&mut self, before: Position, drafts: &[Draft<'_>]) {
+        if let Some(note) = &mut self.note
+            && drafts.iter().any(|draft| draft.header.is_tombstone())
+        {
+            note(before);
         }
     }
 }
@@ -112,8 +114,9 @@ impl Transaction {
         self.clear_noting(None);
     }
 
-    /// Like `clear`. `note` gets each key that the commit deletes, with all shards and the log
-    /// locked. If the commit fails after that, they are not deleted.
+    /// Like `clear`. `note` gets the position before the commit, with all shards and the log
+    /// locked, unless there is nothing to delete. The next batch behind it is the commit's, unless
+    /// the commit fails after that.
     pub(crate) fn clear_noting(&mut self, note: Option<ClearNote>) {
         self.rollback();
         self.clearing = Some(Clearing { note });

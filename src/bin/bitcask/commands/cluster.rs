@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitcask::cluster::{ClusterAdmin, ClusterError, ClusterNode, ClusterOptions, NodeStatus};
-use bitcask::resp::RespOptions;
+use bitcask::resp::{RespOptions, RespStopHandle};
 use clap::{Args, Subcommand};
 use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
 
-use super::redis_port::RedisPort;
+use super::redis_port::{RedisPort, RunningPort};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::{self, StoppableWork};
@@ -98,7 +98,7 @@ impl ClusterArgs {
         let node = ClusterNode::start(options).map_err(|error| failed(&error))?;
         let http = node.http((ports.host, ports.http), ports.token);
         let http = http.map_err(|error| failed(&error))?;
-        let redis = self.redis(&node, ports)?;
+        let redis = redis(&node, ports)?;
         let printer = program.printer(Format::Plain)?;
         printer.line(&format!("serving other nodes at {}", node.address()))?;
         printer.line(&format!("serving {} at http://{http}", dir.display()))?;
@@ -107,30 +107,27 @@ impl ClusterArgs {
         }
         printer.flush()?;
         let redis = redis.map(RedisPort::run);
-        let handle = redis.as_ref().map(|port| port.stop_handle());
+        let handle = redis.as_ref().map(RunningPort::stop_handle);
         while !interrupt::is_requested()
             && !terminated.load(Ordering::SeqCst)
-            && !handle.as_ref().is_some_and(|handle| handle.is_stopped())
+            && !handle.as_ref().is_some_and(RespStopHandle::is_stopped)
         {
             std::thread::sleep(LOOK_INTERVAL);
         }
-        let ended = redis.map_or(Ok(()), |port| port.end());
+        let ended = redis.map_or(Ok(()), RunningPort::end);
         drop(node);
         ended.map(|()| Exit::Done)
     }
+}
 
-    fn redis(
-        &self,
-        node: &ClusterNode,
-        ports: &ClientPorts<'_>,
-    ) -> Result<Option<RedisPort>, Failure> {
-        let Some(port) = ports.redis else { return Ok(None) };
-        let mut options = RespOptions::new().insecure(ports.is_insecure);
-        if let Some(token) = ports.token {
-            options = options.password(token);
-        }
-        RedisPort::bound(node.redis((ports.host, port), options), ports.host, port).map(Some)
+/// Binds the port for clients of Redis, if one was asked for.
+fn redis(node: &ClusterNode, ports: &ClientPorts<'_>) -> Result<Option<RedisPort>, Failure> {
+    let Some(port) = ports.redis else { return Ok(None) };
+    let mut options = RespOptions::new().insecure(ports.is_insecure);
+    if let Some(token) = ports.token {
+        options = options.password(token);
     }
+    RedisPort::bound(node.redis((ports.host, port), options), ports.host, port).map(Some)
 }
 
 /// Founds a cluster, changes which nodes belong to it, and shows how it is.

@@ -178,33 +178,44 @@ fn what_a_clock_that_is_ahead_hides_is_removed_too() {
 }
 
 #[test]
-fn each_key_that_a_clear_deletes_is_reported() {
+fn the_position_before_what_a_clear_deletes_is_reported() {
     let db = lab().open();
     for key in ["a", "b", "gone"] {
         db.put(key, "1").unwrap();
     }
     let noted = Arc::new(Mutex::new(Vec::new()));
-    let position = db.position();
-    db.transaction_opt(once(), |tx| {
+    let clear = |tx: &mut Transaction| {
         let noted = Arc::clone(&noted);
-        let note = move |key: &[u8]| noted.lock().unwrap().push(key.to_vec());
-        tx.clear_noting(Some(Box::new(note)));
+        tx.clear_noting(Some(Box::new(move |before| noted.lock().unwrap().push(before))));
+    };
+    db.transaction_opt(once(), |tx| {
+        clear(tx);
         tx.put("b", "2");
         tx.delete("absent");
         db.delete("gone")?;
         db.put("c", "1")
     })
     .unwrap();
-    let mut noted = std::mem::take(&mut *noted.lock().unwrap());
-    noted.sort_unstable();
-    assert_eq!(noted, [b"a", b"c"]);
-    // These are the deletes that the log has.
-    let mut changes = db.changes(position).unwrap();
-    let mut deleted = Vec::new();
+    let before = std::mem::take(&mut *noted.lock().unwrap());
+    let [before] = before[..] else { panic!("{before:?}") };
+    // What comes next is the whole batch, and nothing else.
+    let (mut changes, mut deleted, mut is_over) = (db.changes(before).unwrap(), Vec::new(), false);
     while let Some(change) = changes.try_recv().unwrap() {
+        assert!(!is_over);
+        is_over = !change.batch_continues;
         if change.operation == Operation::Delete {
             deleted.push(change.key.to_vec());
         }
     }
-    assert_eq!(deleted, [&b"gone"[..], b"a", b"c"]);
+    assert!(is_over);
+    assert_eq!(deleted, [b"a", b"c"]);
+    // Where there is nothing to delete, nothing is reported.
+    db.clear().unwrap();
+    db.transaction_opt(once(), |tx| {
+        clear(tx);
+        tx.put("d", "1");
+        Ok(())
+    })
+    .unwrap();
+    assert!(noted.lock().unwrap().is_empty());
 }

@@ -1,0 +1,201 @@
+//! What a follower of the change feed reports, and what it does not.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::options::WriteOptions;
+use crate::resp::commands::keys::flushdb;
+use crate::resp::keyspace::{Keyspace, Lifespan};
+use crate::resp::keyspace_transaction::in_transaction;
+use crate::resp::ledger::NOTES_MAX;
+use crate::resp::refusal::text;
+use crate::resp::session_tests::{args, sent, session, state};
+
+fn unsynced() -> WriteOptions {
+    WriteOptions::new().durable(false)
+}
+
+#[test]
+fn a_change_that_was_taken_for_an_attempt_is_told_when_that_fails() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    state.parameters.set(b"notify-keyspace-events", b"EA");
+    database.ledger.set_followed(true);
+    let mut listener = session(&state);
+    listener.run(&args("PSUBSCRIBE __keyevent@0__:*"));
+    sent(&mut listener);
+    let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
+    let mut changes = changes_from_now(&database.store).unwrap();
+    let attempt = |follower: &mut FeedFollower, changes: &mut Changes, is_made: bool| {
+        let change = |_: &mut Keyspace<'_>| {
+            database.store.put("k", "abc").unwrap();
+            let change = changes.try_recv().unwrap().unwrap();
+            follower.changed(&change);
+            Ok(is_made)
+        };
+        Keyspace::new(&database).noted(b"k", change).unwrap();
+        follower.report_owed();
+    };
+    attempt(&mut follower, &mut changes, true);
+    assert_eq!(sent(&mut listener), "");
+    attempt(&mut follower, &mut changes, false);
+    assert!(sent(&mut listener).contains("__keyevent@0__:set\r\n$1\r\nk\r\n"));
+    // An attempt whose note was dropped with all others owes nothing.
+    let drop_all = |_: &mut Keyspace<'_>| {
+        database.clear().unwrap();
+        Ok(false)
+    };
+    Keyspace::new(&database).noted(b"k", drop_all).unwrap();
+    follower.report_owed();
+    assert_eq!(sent(&mut listener), "");
+}
+
+#[test]
+fn what_an_own_clear_has_removed_is_not_told_though_it_was_received() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    database.ledger.set_followed(true);
+    let mut changes = changes_from_now(&database.store).unwrap();
+    database.ledger.note(b"k");
+    database.store.put("k", "1").unwrap();
+    let received = changes.try_recv().unwrap().unwrap();
+    database.clear().unwrap();
+    assert!(database.ledger.meet(&received));
+    let (mut changes, is_gap) = database.ledger.resume(&database.store).unwrap();
+    assert!(!is_gap);
+    database.store.put("k", "2").unwrap();
+    let received = changes.try_recv().unwrap().unwrap();
+    assert!(!database.ledger.meet(&received));
+}
+
+#[test]
+fn what_is_written_while_the_files_of_a_clear_are_removed_is_told() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let (ledger, store) = (&database.ledger, &database.store);
+    ledger.set_followed(true);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0_u32.. {
+                store.put_opt(number.to_be_bytes(), "x", unsynced()).unwrap();
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        while store.is_empty().unwrap() {
+            std::thread::yield_now();
+        }
+        for _ in 0..20 {
+            // Otherwise there may be nothing to clear.
+            store.put_opt("own", "x", unsynced()).unwrap();
+            ledger.clear(store).unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let (mut changes, is_gap) = ledger.resume(store).unwrap();
+    assert!(!is_gap);
+    let mut told = BTreeSet::new();
+    while let Some(change) = changes.try_recv().unwrap() {
+        assert!(!ledger.meet(&change));
+        told.insert(change.key.to_vec());
+    }
+    let held: BTreeSet<_> = store.keys().map(|key| key.unwrap().to_vec()).collect();
+    assert!(told == held, "{} of {} changes are told", told.len(), held.len());
+}
+
+#[test]
+fn a_flush_of_more_keys_than_there_are_notes_tells_of_none() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let ledger = &database.ledger;
+    for key in ["a", "b", "c"] {
+        database.store.put_opt(key, "1", unsynced()).unwrap();
+    }
+    ledger.set_followed(true);
+    for number in 0..NOTES_MAX {
+        ledger.note(&number.to_be_bytes());
+    }
+    let mut changes = changes_from_now(&database.store).unwrap();
+    let flush = |is_refused: bool| {
+        let mut has_refused = false;
+        in_transaction(&database, |space| {
+            flushdb(space, &args("FLUSHDB"))?;
+            space.put(b"b", b"2", Lifespan::Endless)?;
+            if is_refused && !std::mem::replace(&mut has_refused, true) {
+                return Err(text("ERR the first attempt"));
+            }
+            Ok(())
+        })
+    };
+    assert!(flush(true).unwrap().0.is_err());
+    flush(false).unwrap().0.unwrap();
+    database.store.delete("b").unwrap();
+    let mut told = Vec::new();
+    while let Some(change) = changes.try_recv().unwrap() {
+        if !ledger.meet(&change) {
+            told.push(change.operation.clone());
+        }
+    }
+    // The put has no note any more. What others delete is told.
+    assert_eq!(told.len(), 2);
+    assert!(matches!(told[0], Operation::Put { .. }) && told[1] == Operation::Delete);
+    let owed = ledger.take_owed();
+    assert!(owed.keys.is_empty() && !owed.all);
+}
+
+#[test]
+fn what_a_clear_has_removed_does_not_expire() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let options = WriteOptions::new().ttl(Duration::from_secs(3600));
+    let clears: [&dyn Fn(); 2] =
+        [&|| database.clear().unwrap(), &|| database.store.clear().unwrap()];
+    for clear in clears {
+        let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
+        let mut changes = changes_from_now(&database.store).unwrap();
+        database.store.put_opt("k", "v", options).unwrap();
+        while let Some(change) = changes.try_recv().unwrap() {
+            follower.changed(&change);
+        }
+        assert_eq!((follower.due.len(), follower.expiring.len()), (1, 1));
+        clear();
+        assert!(changes.try_recv().is_err());
+        let mut changes = follower.resume().unwrap();
+        assert_eq!((follower.due.len(), follower.expiring.len()), (0, 0));
+        assert!(changes.try_recv().unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_key_that_was_deleted_in_time_does_not_expire_though_the_follower_is_behind() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
+    let mut changes = changes_from_now(&database.store).unwrap();
+    for (is_deleted, expired) in [(true, 0), (false, 1)] {
+        let options = WriteOptions::new().ttl(Duration::from_secs(3600));
+        database.store.put_opt("k", "v", options).unwrap();
+        let put = changes.try_recv().unwrap().unwrap();
+        follower.changed(&put);
+        // The hour is over at once, but it has not come before the delete.
+        let time = put.timestamp + Duration::from_micros(1);
+        follower.due = BTreeSet::from([(time, b"k".to_vec())]);
+        follower.expiring = HashMap::from([(b"k".to_vec(), time)]);
+        database.store.delete("k").unwrap();
+        let delete = changes.try_recv().unwrap().unwrap();
+        while SystemTime::now() <= delete.timestamp {}
+        follower.expire();
+        assert_eq!(state.counts.expired.load(Ordering::Relaxed), 0);
+        if is_deleted {
+            follower.changed(&delete);
+        } else {
+            // As if the key had expired: nothing else comes.
+            follower.reached = delete.timestamp;
+        }
+        follower.expire();
+        assert_eq!(state.counts.expired.load(Ordering::Relaxed), expired);
+        assert!(follower.due.is_empty());
+    }
+}
