@@ -41,7 +41,7 @@ pub struct NodeEntry {
 pub struct GroupStatus {
     /// The number of the group.
     pub number: u64,
-    /// The first and the last slot of the shard. RaftGroup 0 has none.
+    /// The first and the last slot of the shard. Group 0 has none.
     pub slots: Option<(u16, u16)>,
     /// What the node is in the group.
     pub role: GroupRole,
