@@ -52,7 +52,8 @@ impl ClusterAdmin {
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
         let secret = Arc::clone(&self.secret);
-        let network = PeerNetwork { transport: Tcp, group, secret, idle: Arc::default() };
+        let network =
+            PeerNetwork { transport: Tcp, group, cluster: None, secret, idle: Arc::default() };
         let mut connection = network.connection(address);
         match self.runtime.block_on(connection.ask(request, time)) {
             Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),

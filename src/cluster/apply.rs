@@ -9,7 +9,7 @@ use super::consensus::{Answered, Answers, Consensus, Proposal, Request};
 use super::map::{ClusterMap, MapChange};
 use crate::error::{Error, Result};
 use crate::raft::{Apply, StateStore};
-use crate::resp::{ReplicatedKeys, SharedChance};
+use crate::resp::{ReplicatedKeys, SharedEntry};
 use crate::store::Transaction;
 
 /// The key of the map in the store of its group. Stored on disk: never change.
@@ -65,12 +65,12 @@ fn read_map(stored: Option<&[u8]>) -> Result<ClusterMap> {
 impl Apply<Consensus> for Applier {
     fn apply(&self, tx: &mut Transaction, proposal: &Proposal) -> Result<Answers> {
         let keys = self.keys()?;
-        let mut chance = SharedChance::new(proposal.seed);
+        let mut entry = SharedEntry::new(proposal.seed);
         let mut answers = Vec::with_capacity(proposal.requests.len());
         for request in &proposal.requests {
             answers.push(match request {
                 Request::Commands(request) => {
-                    Answered::Replies(keys.apply(tx, request, &mut chance)?)
+                    Answered::Replies(keys.apply(tx, request, &mut entry)?)
                 }
                 Request::Map(wanted) => Answered::Map(change_map(tx, wanted)?),
                 Request::Tick => Answered::Ticked,

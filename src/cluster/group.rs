@@ -1,10 +1,11 @@
 //! One group of a node: its part of the log, its state, and the way for clients into both.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, Fatal, RaftError};
-use openraft::{BasicNode, Raft, RaftMetrics, SnapshotPolicy};
+use openraft::{BasicNode, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ const WAITING_MAX: usize = 4096;
 /// might take its leader for dead.
 const REQUEST_SIZE_MAX: usize = 16 << 20;
 /// Time after which a client is told that the group does not answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What openraft says of a group.
 pub(crate) type GroupMetrics = RaftMetrics<u64, BasicNode>;
@@ -37,8 +38,10 @@ pub(crate) struct RaftGroup {
     state: StateMachine<Consensus, Applier>,
     writes: mpsc::Sender<WaitingRequest>,
     reads: mpsc::Sender<WaitingRead>,
-    /// Lock 9: when the leader was last heard of, or when the group was opened.
+    /// Lock 9: when this node last had all that the leader had committed, or when it was opened.
     heard: Mutex<Instant>,
+    /// Whether this node hands the lead over, and takes no requests meanwhile.
+    pub(super) is_yielding: AtomicBool,
 }
 
 /// How often and when things happen in all groups, in milliseconds.
@@ -90,29 +93,30 @@ impl RaftGroup {
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
         let heard = Mutex::new(Instant::now());
-        Ok(Arc::new(Self { number, raft, state, writes, reads, heard }))
+        let is_yielding = AtomicBool::new(false);
+        Ok(Arc::new(Self { number, raft, state, writes, reads, heard, is_yielding }))
     }
 
     pub(crate) fn metrics(&self) -> GroupMetrics {
         self.raft.metrics().borrow().clone()
     }
 
-    /// Returns the leader that this node knows.
+    /// Returns the leader that this node knows. A group that has stopped here knows none.
     pub(crate) fn leader(&self) -> Option<u64> {
-        self.raft.metrics().borrow().current_leader
+        leader_of(&self.raft.metrics().borrow())
     }
 
-    /// Notes that the leader was heard of.
+    /// Notes that the leader was heard of, and that nothing is missing that it has committed.
     pub(crate) fn hear(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Returns how long ago this node last heard of the leader. What it has is not older, but for
-    /// the time of a heartbeat. Zero if it leads.
-    pub(crate) fn leader_age(&self) -> Duration {
+    /// Returns how long ago this node last had everything that the leader had committed, but for
+    /// the time of a heartbeat.
+    pub(crate) fn state_age(&self) -> Duration {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        if metrics.current_leader == Some(metrics.id) {
+        if leader_of(&metrics) == Some(metrics.id) {
             return Duration::from_millis(metrics.millis_since_quorum_ack.unwrap_or(0));
         }
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
@@ -120,6 +124,9 @@ impl RaftGroup {
 
     /// Returns the keys, as they are on this node.
     pub(crate) fn keys(&self) -> Result<Arc<ReplicatedKeys>, ClusterError> {
+        if self.raft.metrics().borrow().running_state.is_err() {
+            return Err(ClusterError::NotLeader { leader: None });
+        }
         Ok(self.state.application().keys()?)
     }
 
@@ -168,21 +175,31 @@ impl RaftGroup {
 
     /// Refuses what this node would only refuse later, when it is not clear any more whether
     /// anything was done.
-    fn must_lead(&self) -> Result<(), ClusterError> {
+    pub(super) fn must_lead(&self) -> Result<(), ClusterError> {
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        if let Err(fatal) = &metrics.running_state {
-            return Err(stopped(fatal));
-        }
-        match metrics.current_leader {
-            Some(leader) if leader == metrics.id => Ok(()),
-            leader => Err(ClusterError::NotLeader { leader }),
-        }
+        must_lead(&metrics.borrow())?;
+        let is_yielding = self.is_yielding.load(Ordering::Acquire);
+        if is_yielding { Err(ClusterError::NotLeader { leader: None }) } else { Ok(()) }
     }
 
     pub(crate) async fn stop(&self) {
         // A task that has panicked has ended too.
         drop(self.raft.shutdown().await);
+    }
+}
+
+/// Returns the leader that a node knows. One that was removed goes on naming itself to openraft, and
+/// so does one whose group has stopped.
+pub(super) fn leader_of(metrics: &GroupMetrics) -> Option<u64> {
+    let is_current = |leader: &u64| *leader != metrics.id || metrics.state == ServerState::Leader;
+    metrics.current_leader.filter(is_current).filter(|_| metrics.running_state.is_ok())
+}
+
+/// Returns an error if a node does not lead.
+pub(super) fn must_lead(metrics: &GroupMetrics) -> Result<(), ClusterError> {
+    match leader_of(metrics) {
+        Some(leader) if leader == metrics.id => Ok(()),
+        leader => Err(ClusterError::NotLeader { leader }),
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct NodeIdentity {
     pub(crate) cluster: u128,
     /// Number of shards of the cluster.
     pub(crate) shards: u16,
+    /// Whether this node has founded the cluster. Any other has joined it.
+    pub(crate) is_founder: bool,
     /// A random number that tells this directory from others of the same node.
     pub(crate) incarnation: u128,
 }
@@ -58,7 +60,13 @@ mod tests {
     fn an_identity_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(NodeIdentity::read(dir.path()).unwrap(), None);
-        let identity = NodeIdentity { node: 3, cluster: u128::MAX, shards: 16, incarnation: 5 };
+        let identity = NodeIdentity {
+            node: 3,
+            cluster: u128::MAX,
+            shards: 16,
+            is_founder: true,
+            incarnation: 5,
+        };
         identity.write(dir.path()).unwrap();
         identity.write(dir.path()).unwrap();
         assert_eq!(NodeIdentity::read(dir.path()).unwrap(), Some(identity));

@@ -1,6 +1,6 @@
 //! The map of a cluster: its nodes, and which group has which slots. It is the state of group 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub(crate) struct ClusterMap {
     /// Number of changes so far.
     pub(crate) epoch: u64,
     pub(crate) nodes: BTreeMap<u64, NodeAddresses>,
+    /// Numbers of nodes that were removed. No other node may have them.
+    pub(crate) removed: BTreeSet<u64>,
     /// Number of shards. It never changes.
     pub(crate) shards: u16,
 }
@@ -64,15 +66,33 @@ impl ClusterMap {
                 return Err(format!("the cluster has {} shards already", self.shards));
             }
             MapChange::PutNode { id, addresses } => {
-                if self.nodes.get(id) == Some(addresses) {
+                if self.removed.contains(id) {
+                    return Err(format!("a node {id} was removed: give this one another number"));
+                }
+                let before = self.nodes.get(id);
+                if before == Some(addresses) {
                     return Ok(());
+                }
+                if before.is_some_and(|before| before.incarnation != addresses.incarnation) {
+                    return Err(format!(
+                        "the cluster has another node {id}, or this one has lost its directory: \
+                         remove that one, and give this one a number that no node has had"
+                    ));
+                }
+                if before.is_some_and(|before| before.cluster != addresses.cluster) {
+                    return Err(format!(
+                        "the other nodes know node {id} by another address: remove it, and let it \
+                         join under a new number"
+                    ));
                 }
                 self.nodes.insert(*id, addresses.clone());
             }
             MapChange::RemoveNode { id } => {
                 if self.nodes.remove(id).is_none() {
-                    return Ok(());
+                    let is_gone = self.removed.contains(id);
+                    return if is_gone { Ok(()) } else { Err(format!("there is no node {id}")) };
                 }
+                self.removed.insert(*id);
             }
         }
         self.epoch += 1;
@@ -129,6 +149,22 @@ mod tests {
             assert_eq!(map.epoch, epoch);
         }
         assert!(map.change(&MapChange::Create { shards: 4 }).is_err());
+        assert!(map.change(&MapChange::RemoveNode { id: 2 }).is_err());
         assert_eq!(map.epoch, 3);
+    }
+
+    #[test]
+    fn a_number_belongs_to_one_directory_for_ever() {
+        let mut map = ClusterMap::default();
+        let put = |incarnation, cluster: &str| {
+            let (cluster, redis, http) = (cluster.to_owned(), String::new(), String::new());
+            let addresses = NodeAddresses { cluster, redis, http, incarnation };
+            MapChange::PutNode { id: 1, addresses }
+        };
+        map.change(&put(1, "a:1")).unwrap();
+        assert!(map.change(&put(2, "a:1")).is_err());
+        assert!(map.change(&put(1, "b:1")).is_err());
+        map.change(&MapChange::RemoveNode { id: 1 }).unwrap();
+        assert!(map.change(&put(1, "a:1")).is_err());
     }
 }

@@ -7,14 +7,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use openraft::error::{ClientWriteError, RaftError};
+use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
 
 use super::consensus::{Answered, Request};
 use super::error::ClusterError;
-use super::group::{RaftGroup, stopped};
+use super::group::{GroupMetrics, RaftGroup, leader_of, stopped};
 use super::identity::NodeIdentity;
 use super::map::{MAP_GROUP, MapChange, NodeAddresses};
 use super::network::PeerTransport;
@@ -23,8 +24,14 @@ use super::node::{Node, check_shards};
 
 /// Time for one step of a change of the members. A new node may have to receive a snapshot.
 const STEP_TIME: Duration = Duration::from_secs(600);
+/// Time for anything else.
+const SHORT_TIME: Duration = Duration::from_secs(15);
 /// How long to wait before a leader is asked for again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Number of entries that a node may lack that is to become the leader.
+const BEHIND_MAX: u64 = 1000;
+/// How often a node tries to become the leader.
+const LEAD_ATTEMPTS: usize = 5;
 /// How often a leader is asked for.
 const ATTEMPTS: usize = 150;
 
@@ -34,12 +41,13 @@ impl<T: PeerTransport> Node<T> {
         check_shards(shards)?;
         let turn = self.founding.lock().await;
         let identity = match self.identity() {
-            Some(identity) if identity.shards == shards => identity,
+            Some(identity) if identity.shards == shards && identity.is_founder => identity,
             Some(_) => return refused("this node belongs to a cluster already"),
             None => {
                 let cluster = random();
                 let (node, incarnation) = (self.options.id, random());
-                let identity = NodeIdentity { node, cluster, shards, incarnation };
+                let identity =
+                    NodeIdentity { node, cluster, shards, is_founder: true, incarnation };
                 identity.write(&self.options.dir)?;
                 self.open_groups(identity).await?;
                 identity
@@ -65,41 +73,52 @@ impl<T: PeerTransport> Node<T> {
     pub(crate) async fn join(self: &Arc<Self>, address: &str) -> Result<(), ClusterError> {
         let turn = self.founding.lock().await;
         let mut seed = self.network(MAP_GROUP).connection(address);
-        let known = seed.ask(&PeerRequest::GetMap, STEP_TIME).await.map_err(|it| stopped(&it))?;
+        let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await.map_err(|it| stopped(&it))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
         let found = self.identity();
         let identity = NodeIdentity {
             node: self.options.id,
             cluster: known.cluster,
             shards: known.map.shards,
+            is_founder: found.is_some_and(|found| found.is_founder),
             incarnation: found.map_or_else(random, |found| found.incarnation),
         };
         if found.is_some_and(|found| found != identity) {
             return refused("this node belongs to another cluster");
         }
-        let addresses = self.addresses(&identity);
-        let taken = known.map.nodes.get(&identity.node);
-        if taken.is_some_and(|taken| taken.incarnation != identity.incarnation) {
-            return refused(
-                "the cluster has another node with this number: remove that one, and give this one \
-                 a number that no node has had",
-            );
-        }
+        // The map first: if this node loses its directory from now on, its number is taken.
+        let (id, addresses) = (identity.node, self.addresses(&identity));
+        let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
+        self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME).await?;
         if found.is_none() {
             identity.write(&self.options.dir)?;
             self.open_groups(identity).await?;
         }
         drop(turn);
-        // The map first: if this node loses its directory from now on, the number is taken.
-        let id = identity.node;
-        let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
-        self.at_leader_from(MAP_GROUP, Some(address), put).await?;
         for group in MAP_GROUP..=u64::from(identity.shards) {
             let me = addresses.cluster.clone();
             let add = || PeerRequest::AddMember { id, address: me.clone() };
-            self.at_leader_from(group, Some(address), add).await?;
+            self.at_leader_from(group, Some(address), add, STEP_TIME).await?;
         }
         Ok(())
+    }
+
+    /// Tells the cluster where clients reach this node now.
+    pub(super) async fn announce(self: &Arc<Self>, identity: NodeIdentity) {
+        let (id, addresses) = (identity.node, self.addresses(&identity));
+        loop {
+            tokio::time::sleep(PAUSE * 10).await;
+            match self.map().nodes.get(&id) {
+                Some(known) if *known == addresses => return,
+                // A node that was removed, or that has not joined yet, announces nothing.
+                None => {}
+                Some(_) => {
+                    let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
+                    // Without a leader, it is tried again.
+                    drop(self.at_leader(MAP_GROUP, put).await);
+                }
+            }
+        }
     }
 
     /// Returns the addresses of this node, for the map.
@@ -146,7 +165,7 @@ impl<T: PeerTransport> Node<T> {
         group: u64,
         request: impl Fn() -> PeerRequest,
     ) -> Result<PeerAnswer, ClusterError> {
-        self.at_leader_from(group, None, request).await
+        self.at_leader_from(group, None, request, STEP_TIME).await
     }
 
     /// Does the same, and asks the node at an address who leads, as long as this one does not know.
@@ -155,6 +174,7 @@ impl<T: PeerTransport> Node<T> {
         number: u64,
         seed: Option<&str>,
         request: impl Fn() -> PeerRequest,
+        time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
         let mine = &self.options.addresses.cluster;
         let known = self.group(number).and_then(|group| group.leader());
@@ -165,7 +185,7 @@ impl<T: PeerTransport> Node<T> {
             let address = next.take().or_else(|| seed.map(str::to_owned));
             let address = address.unwrap_or_else(|| mine.clone());
             let mut connection = self.network(number).connection(&address);
-            match connection.ask(&request(), STEP_TIME).await {
+            match connection.ask(&request(), time).await {
                 Ok(PeerAnswer::AskLeader { leader, address }) => {
                     next = address;
                     last = ClusterError::NotLeader { leader };
@@ -193,35 +213,79 @@ fn refused<T>(reason: &str) -> Result<T, ClusterError> {
 
 impl RaftGroup {
     /// Makes a node a voter, once it has the log. Waits for that.
-    pub(super) async fn add_member(&self, id: u64, address: &str) -> Result<(), ClusterError> {
-        let node = BasicNode::new(address);
-        let metrics = self.metrics();
-        let membership = metrics.membership_config.membership();
-        let is_voter = membership.voter_ids().any(|voter| voter == id);
-        if is_voter && membership.get_node(&id) == Some(&node) {
-            return Ok(());
-        }
-        if is_voter {
-            return refused("the group has another node with this number");
-        }
-        changed(self.raft.add_learner(id, node, true).await)?;
-        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        changed(self.raft.change_membership(change, false).await)
+    pub(super) async fn add_member(
+        self: &Arc<Self>,
+        id: u64,
+        address: String,
+    ) -> Result<(), ClusterError> {
+        let group = Arc::clone(self);
+        finished(async move {
+            group.must_lead()?;
+            let metrics = group.metrics();
+            let membership = metrics.membership_config.membership();
+            let is_voter = membership.voter_ids().any(|voter| voter == id);
+            if is_voter && group.is_settled() {
+                return Ok(());
+            }
+            if !is_voter {
+                let node = BasicNode::new(address.clone());
+                group.change(ChangeMembers::SetNodes([(id, node.clone())].into())).await?;
+                let caught_up =
+                    tokio::time::timeout(STEP_TIME, group.raft.add_learner(id, node, true));
+                changed(caught_up.await.map_err(|error| stopped(&error))?)?;
+            }
+            group.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+        })
+        .await
     }
 
     /// Takes a node out of the group.
-    pub(super) async fn remove_member(&self, id: u64) -> Result<(), ClusterError> {
+    pub(super) async fn remove_member(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
+        let group = Arc::clone(self);
+        finished(async move {
+            group.must_lead()?;
+            let metrics = group.metrics();
+            let membership = metrics.membership_config.membership();
+            let voters: BTreeSet<u64> = membership.voter_ids().collect();
+            if voters == BTreeSet::from([id]) {
+                return refused("the last node of a cluster cannot be removed");
+            }
+            if voters.contains(&id) {
+                group.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
+            } else if membership.get_node(&id).is_some() || !group.is_settled() {
+                group.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
+            } else {
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Returns whether the members are those of one configuration that is applied, and not of two
+    /// between which a change is under way.
+    fn is_settled(&self) -> bool {
         let metrics = self.metrics();
-        let membership = metrics.membership_config.membership();
-        if membership.get_node(&id).is_none() {
-            return Ok(());
+        let members = &metrics.membership_config;
+        members.membership().get_joint_config().len() == 1
+            && *members.log_id() <= metrics.last_applied
+    }
+
+    /// Changes the members. Waits until another change is complete.
+    async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ClusterError> {
+        for _ in 0..ATTEMPTS {
+            let result = self.raft.change_membership(change.clone(), false).await;
+            let is_busy = matches!(
+                result,
+                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_)
+                )))
+            );
+            if !is_busy {
+                return changed(result);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        let voters: BTreeSet<u64> = membership.voter_ids().filter(|voter| *voter != id).collect();
-        if voters.is_empty() {
-            return refused("the last node of a cluster cannot be removed");
-        }
-        let change = ChangeMembers::ReplaceAllVoters(voters);
-        changed(self.raft.change_membership(change, false).await)
+        Err(ClusterError::Busy)
     }
 
     /// Has the group elect this node.
@@ -230,33 +294,57 @@ impl RaftGroup {
         node: &Arc<Node<T>>,
     ) -> Result<(), ClusterError> {
         let me = node.options.id;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..LEAD_ATTEMPTS {
             match self.leader() {
                 Some(leader) if leader == me => return Ok(()),
                 // The others elect nobody as long as they hear of a leader.
-                Some(_) => drop(node.at_leader(self.number, || PeerRequest::Yield).await?),
+                Some(_) => {
+                    drop(node.at_leader(self.number, || PeerRequest::Yield { to: me }).await?);
+                    self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
+                }
+                // Somebody is being elected. A node that stands again and again stops the others.
                 None => {}
             }
-            self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
-            tokio::time::sleep(PAUSE).await;
+            let leads = |metrics: &GroupMetrics| leader_of(metrics).is_some();
+            let wait = self.raft.wait(Some(PAUSE * 15));
+            // If nobody leads by then, the next look says so.
+            drop(wait.metrics(leads, "somebody leads").await);
         }
         Err(ClusterError::NotLeader { leader: self.leader() })
     }
 
-    /// Keeps quiet as a leader, until the others may elect another one.
-    pub(super) async fn yield_lead(&self) -> Result<(), ClusterError> {
-        let metrics = self.metrics();
-        if metrics.current_leader != Some(metrics.id) {
-            return Err(ClusterError::NotLeader { leader: metrics.current_leader });
+    /// Takes no requests as a leader until another node has the whole log, and then keeps quiet
+    /// until the others may elect it. After that time, everything is as before.
+    pub(super) async fn yield_lead(self: &Arc<Self>, to: u64) -> Result<(), ClusterError> {
+        self.must_lead()?;
+        let lacks = || {
+            let metrics = self.metrics();
+            let found = metrics.replication.as_ref().and_then(|all| all.get(&to).copied());
+            let has = found.flatten().map_or(0, |at| at.index + 1);
+            metrics.last_log_index.map_or(0, |last| last + 1).saturating_sub(has)
+        };
+        if lacks() > BEHIND_MAX {
+            return Err(ClusterError::Refused(format!(
+                "node {to} lacks {} entries of the group: wait until it has caught up",
+                lacks()
+            )));
         }
-        let quiet = Duration::from_millis(self.raft.config().election_timeout_max * 2);
-        self.raft.runtime_config().heartbeat(false);
-        let raft = self.raft.clone();
+        let quiet = Duration::from_millis(self.raft.config().election_timeout_max);
+        self.is_yielding.store(true, Ordering::Release);
+        let group = Arc::clone(self);
         tokio::spawn(async move {
-            tokio::time::sleep(quiet).await;
-            raft.runtime_config().heartbeat(true);
+            tokio::time::sleep(quiet * 2).await;
+            group.is_yielding.store(false, Ordering::Release);
+            group.raft.runtime_config().heartbeat(true);
         });
-        tokio::time::sleep(quiet / 2).await;
+        for _ in 0..ATTEMPTS {
+            if lacks() == 0 {
+                break;
+            }
+            tokio::time::sleep(PAUSE / 20).await;
+        }
+        self.raft.runtime_config().heartbeat(false);
+        tokio::time::sleep(quiet).await;
         Ok(())
     }
 
@@ -264,6 +352,14 @@ impl RaftGroup {
     pub(super) async fn build_snapshot(&self) -> Result<(), ClusterError> {
         self.raft.trigger().snapshot().await.map_err(|error| stopped(&error))
     }
+}
+
+/// Waits for a change of the members, which goes on although nobody waits any more. openraft makes
+/// the second of its two steps where the first was asked for.
+async fn finished(
+    change: impl Future<Output = Result<(), ClusterError>> + Send + 'static,
+) -> Result<(), ClusterError> {
+    tokio::spawn(change).await.map_err(|error| stopped(&error))?
 }
 
 type Changed<R> = Result<R, RaftError<u64, ClientWriteError<u64, BasicNode>>>;

@@ -1,6 +1,7 @@
 //! One node: its groups, and what it answers to the others.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,8 +11,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::error::ClusterError;
 use super::group::RaftGroup;
 use super::identity::NodeIdentity;
-use super::map::{ClusterMap, MAP_GROUP, SHARDS_MAX};
-use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest};
+use super::map::{ClusterMap, MAP_GROUP, NodeAddresses, SHARDS_MAX};
+use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient};
 use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
@@ -50,6 +51,7 @@ impl<T: PeerTransport> Node<T> {
         if options.addresses.cluster.is_empty() {
             options.addresses.cluster.clone_from(&options.listen);
         }
+        check_announced(&options.addresses)?;
         Fs::DISK.create_dirs(&options.dir)?;
         let node = Self {
             options,
@@ -67,6 +69,8 @@ impl<T: PeerTransport> Node<T> {
                 return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
             }
             node.open_groups(identity).await?;
+            let announcing = Arc::clone(&node);
+            tokio::spawn(async move { announcing.announce(identity).await });
         }
         Ok(node)
     }
@@ -80,7 +84,9 @@ impl<T: PeerTransport> Node<T> {
         let mut groups = BTreeMap::new();
         for number in MAP_GROUP..=u64::from(identity.shards) {
             let log = if number == MAP_GROUP { log.clone() } else { log.group(number)? };
-            let group = RaftGroup::start(&self.options, number, log, self.network(number)).await?;
+            let cluster = Some(identity.cluster);
+            let network = PeerNetwork { cluster, ..self.network(number) };
+            let group = RaftGroup::start(&self.options, number, log, network).await?;
             groups.insert(number, group);
         }
         *self.groups() = NodeGroups { identity: Some(identity), groups };
@@ -89,7 +95,8 @@ impl<T: PeerTransport> Node<T> {
 
     pub(super) fn network(&self, group: u64) -> PeerNetwork<T> {
         let (transport, secret) = (self.transport.clone(), Arc::clone(&self.options.secret));
-        PeerNetwork { transport, group, secret, idle: Arc::clone(&self.idle) }
+        let cluster = self.identity().map(|identity| identity.cluster);
+        PeerNetwork { transport, group, cluster, secret, idle: Arc::clone(&self.idle) }
     }
 
     fn groups(&self) -> MutexGuard<'_, NodeGroups> {
@@ -175,8 +182,10 @@ impl<T: PeerTransport> Node<T> {
         let raft = &group.raft;
         let answered = match request {
             PeerRequest::Append(rpc) => {
+                let committed = rpc.leader_commit;
                 let appended = raft.append_entries(rpc).await;
-                if matches!(appended, Ok(AppendEntriesResponse::Success)) {
+                let has_all = || raft.metrics().borrow().last_applied >= committed;
+                if matches!(appended, Ok(AppendEntriesResponse::Success)) && has_all() {
                     group.hear();
                 }
                 appended.map(PeerAnswer::Appended).map_err(|it| it.to_string())
@@ -213,6 +222,16 @@ impl<T: PeerTransport> Node<T> {
             _ => Err("that is no request of Raft".to_owned()),
         };
         answered.unwrap_or_else(PeerAnswer::Failed)
+    }
+
+    /// Returns why a request is not for this node.
+    fn not_meant(&self, recipient: Recipient) -> Option<String> {
+        let (me, mine) = (self.options.id, self.identity().map(|identity| identity.cluster));
+        if recipient.node.is_some_and(|node| node != me) {
+            return Some(format!("this is node {me}, and not the one that was meant"));
+        }
+        let is_other = recipient.cluster.is_some() && recipient.cluster != mine;
+        is_other.then(|| format!("node {me} does not belong to that cluster"))
     }
 
     /// Returns the snapshot that is being received, and forgets it if it is complete.
@@ -255,16 +274,29 @@ impl<T: PeerTransport> Node<T> {
                 self.change_map(super::map::MapChange::RemoveNode { id }).await?;
             }
             PeerRequest::Leave { id } => self.remove(id).await?,
-            PeerRequest::AddMember { id, address } => group()?.add_member(id, &address).await?,
+            PeerRequest::AddMember { id, address } => group()?.add_member(id, address).await?,
             PeerRequest::RemoveMember { id } => group()?.remove_member(id).await?,
             PeerRequest::Lead => group()?.lead(self).await?,
-            PeerRequest::Yield => group()?.yield_lead().await?,
+            PeerRequest::Yield { to } => group()?.yield_lead(to).await?,
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
             PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
             _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
         }
         Ok(PeerAnswer::Done)
     }
+}
+
+/// Refuses addresses at which nobody else reaches this node.
+fn check_announced(addresses: &NodeAddresses) -> Result<(), ClusterError> {
+    for address in [&addresses.cluster, &addresses.redis, &addresses.http] {
+        let found = address.parse::<SocketAddr>();
+        if found.is_ok_and(|it| it.ip().to_canonical().is_unspecified() || it.port() == 0) {
+            return Err(ClusterError::Refused(format!(
+                "others cannot reach this node at {address}: set the address that they use"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses numbers of shards that a cluster cannot have.
@@ -280,7 +312,10 @@ impl<T: PeerTransport> PeerNode for Arc<Node<T>> {
         &self.options.secret
     }
 
-    async fn answer(&self, number: u64, request: PeerRequest) -> PeerAnswer {
+    async fn answer(&self, recipient: Recipient, number: u64, request: PeerRequest) -> PeerAnswer {
+        if let Some(why) = self.not_meant(recipient) {
+            return PeerAnswer::Failed(why);
+        }
         let is_raft = matches!(
             request,
             PeerRequest::Append(_)

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::consensus::{Answered, Consensus, Proposal, Request};
 use super::error::ClusterError;
-use super::group::failed_write;
+use super::group::{PATIENCE, failed_write, must_lead};
 use crate::resp::chance;
 
 /// Maximum number of requests in an entry.
@@ -37,8 +37,8 @@ pub(super) async fn run(raft: Raft<Consensus>, mut waiting: mpsc::Receiver<Waiti
             },
         };
         let mut size = first.request.size();
-        let (mut requests, mut clients) = (vec![first.request], vec![first.done]);
-        while requests.len() < REQUESTS_MAX
+        let mut gathered = vec![first];
+        while gathered.len() < REQUESTS_MAX
             && let Ok(more) = waiting.try_recv()
         {
             size = size.saturating_add(more.request.size());
@@ -46,9 +46,14 @@ pub(super) async fn run(raft: Raft<Consensus>, mut waiting: mpsc::Receiver<Waiti
                 next = Some(more);
                 break;
             }
-            requests.push(more.request);
-            clients.push(more.done);
+            gathered.push(more);
         }
+        // What nobody waits for any more was never proposed, and is not done.
+        gathered.retain(|it| !it.done.is_closed());
+        if gathered.is_empty() {
+            continue;
+        }
+        let (requests, clients) = gathered.into_iter().map(|it| (it.request, it.done)).unzip();
         answer(propose(&raft, requests).await, clients);
     }
 }
@@ -58,10 +63,26 @@ async fn propose(
     raft: &Raft<Consensus>,
     requests: Vec<Request>,
 ) -> Result<Vec<Answered>, ClusterError> {
+    must_lead(&raft.metrics().borrow())?;
     let proposal = Proposal { time: now(), seed: chance(), requests };
-    match raft.client_write(proposal).await {
-        Ok(written) => Ok(written.data.0),
-        Err(error) => Err(failed_write(&error)),
+    // If this node loses the lead, and its log is replaced by a snapshot, openraft never answers.
+    tokio::select! {
+        written = raft.client_write(proposal) => match written {
+            Ok(written) => Ok(written.data.0),
+            Err(error) => Err(failed_write(&error)),
+        },
+        () = deposed(raft) => Err(ClusterError::Unknown),
+        () = tokio::time::sleep(PATIENCE) => Err(ClusterError::Unknown),
+    }
+}
+
+/// Waits until this node leads no more.
+async fn deposed(raft: &Raft<Consensus>) {
+    let mut metrics = raft.metrics();
+    while must_lead(&metrics.borrow_and_update()).is_ok() {
+        if metrics.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -22,6 +22,9 @@ use crate::raft::StateMachine;
 /// How far the time of the store may be behind the clock of its leader, when it is read.
 const LAG_MAX: Duration = Duration::from_millis(50);
 
+/// How often the other nodes are asked whether this one still leads.
+const ATTEMPTS: usize = 4;
+
 /// Who waits for a read.
 pub(super) type WaitingRead = oneshot::Sender<Result<(), ClusterError>>;
 
@@ -49,18 +52,20 @@ pub(super) async fn run(
     }
 }
 
-/// Asks the other nodes whether this one still leads.
+/// Asks the other nodes whether this one still leads. They have the time of a heartbeat, and are
+/// asked again.
 async fn confirm(raft: &Raft<Consensus>) -> Result<(), ClusterError> {
-    match raft.ensure_linearizable().await {
-        Ok(_) => Ok(()),
-        Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(other))) => {
-            Err(ClusterError::NotLeader { leader: other.leader_id })
+    for _ in 0..ATTEMPTS {
+        match raft.ensure_linearizable().await {
+            Ok(_) => return Ok(()),
+            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(other))) => {
+                return Err(ClusterError::NotLeader { leader: other.leader_id });
+            }
+            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {}
+            Err(RaftError::Fatal(fatal)) => return Err(stopped(&fatal)),
         }
-        Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
-            Err(ClusterError::NotLeader { leader: None })
-        }
-        Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
     }
+    Err(ClusterError::NotLeader { leader: None })
 }
 
 /// Moves the time of the group on. That an entry was committed says as much as the others' answer

@@ -4,11 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::error::ClusterError;
@@ -26,6 +27,8 @@ use crate::store::Bitcask;
 
 /// How long to wait before accepting again when the process has too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Maximum number of connections from other nodes. More wait until they are accepted.
+const CONNECTIONS_MAX: usize = 4096;
 /// Time in which the tasks of a node that is stopped have to end.
 const END_TIME: Duration = Duration::from_secs(10);
 
@@ -127,7 +130,7 @@ impl ClusterNode {
         // Connections need a store of their own, which stays empty.
         let local = Bitcask::open(node.options.dir.join("local"), node.options.store.clone());
         let local = Arc::new(local.map_err(io::Error::other)?);
-        let shards = Arc::new(NodeShards { node, runtime });
+        let shards = Arc::new(NodeShards { node, runtime, waiting: AtomicUsize::new(0) });
         RespServer::bind(address, local, options.shards(shards))
     }
 
@@ -177,18 +180,24 @@ impl Drop for ClusterNode {
 
 /// Answers other nodes until the node is stopped.
 async fn accept(listener: TcpListener, node: Arc<Node<Tcp>>, mut stop: watch::Receiver<bool>) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     while !*stop.borrow() {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.changed() => break,
-            Some(_) = connections.join_next() => continue,
         };
+        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
                 // Without it, answers that are sent in parts wait for each other.
                 drop(stream.set_nodelay(true));
-                connections.spawn(serve(stream, Arc::new(Arc::clone(&node))));
+                let node = Arc::new(Arc::clone(&node));
+                connections.spawn(async move {
+                    serve(stream, node).await;
+                    drop(permit);
+                });
             }
             // Too many open files, or a node that is gone already.
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
 
 use super::consensus::{Answered, Request};
 use super::error::ClusterError;
-use super::group::RaftGroup;
+use super::group::{RaftGroup, leader_of};
 use super::network::PeerTransport;
 use super::node::Node;
 use crate::resp::{
@@ -19,6 +20,21 @@ use crate::resp::{
 pub(super) struct NodeShards<T> {
     pub(super) node: Arc<Node<T>>,
     pub(super) runtime: Handle,
+    /// Number of commands that wait for a group.
+    pub(super) waiting: AtomicUsize,
+}
+
+/// Maximum number of commands that wait for groups. Each holds a thread, of which there are 512, and
+/// the other commands need some too.
+const WAITING_MAX: usize = 400;
+
+/// A command that waits. It counts until this is dropped.
+struct WaitingCommand<'a>(&'a AtomicUsize);
+
+impl Drop for WaitingCommand<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl<T> fmt::Debug for NodeShards<T> {
@@ -30,6 +46,12 @@ impl<T> fmt::Debug for NodeShards<T> {
 impl<T: PeerTransport> NodeShards<T> {
     fn group(&self, shard: u64) -> Result<Arc<RaftGroup>, ShardFailure> {
         self.node.group(shard).ok_or(ShardFailure::NoLeader)
+    }
+
+    fn wait(&self) -> Result<WaitingCommand<'_>, ShardFailure> {
+        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting = WaitingCommand(&self.waiting);
+        if before < WAITING_MAX { Ok(waiting) } else { Err(self.failure(ClusterError::Busy)) }
     }
 
     /// Returns what a client of Redis is told.
@@ -66,7 +88,7 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
             Some(TopologyShard {
                 number,
                 slots: map.slots_of(number),
-                leader: metrics.current_leader,
+                leader: leader_of(&metrics),
                 members: members.collect(),
             })
         });
@@ -83,7 +105,7 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
     }
 
     fn confirm(&self, shard: u64) -> Result<(), ShardFailure> {
-        let group = self.group(shard)?;
+        let (group, _waiting) = (self.group(shard)?, self.wait()?);
         let confirmed = self.runtime.block_on(group.read_index());
         confirmed.map_err(|error| self.failure(error))
     }
@@ -93,7 +115,7 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
         shard: u64,
         request: CommandsRequest,
     ) -> Result<Option<Vec<ReplicatedReply>>, ShardFailure> {
-        let group = self.group(shard)?;
+        let (group, _waiting) = (self.group(shard)?, self.wait()?);
         match self.runtime.block_on(group.write(Request::Commands(request))) {
             Ok(Answered::Replies(replies)) => Ok(replies),
             Ok(Answered::Refused(reason)) => Err(ShardFailure::Failed(format!("ERR {reason}"))),

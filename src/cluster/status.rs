@@ -3,7 +3,7 @@
 use openraft::ServerState;
 use serde::{Deserialize, Serialize};
 
-use super::group::{GroupMetrics, RaftGroup};
+use super::group::{GroupMetrics, RaftGroup, leader_of};
 use super::map::ClusterMap;
 
 /// What a node knows of itself and of the cluster.
@@ -139,7 +139,7 @@ impl GroupStatus {
             number: group.number,
             slots: slots.map(|slots| (*slots.start(), *slots.end())),
             role: metrics.state.into(),
-            leader: metrics.current_leader,
+            leader: leader_of(&metrics),
             term: metrics.current_term,
             voters,
             learners: membership.learner_ids().collect(),

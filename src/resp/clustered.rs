@@ -6,6 +6,7 @@
 //!   knows that it still leads; a client that has sent `READONLY` reads what is here.
 //! - Commands without keys work on the shards that this node leads.
 
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,13 +17,16 @@ use super::keyspace::Keyspace;
 use super::refusal::{Answer, Refusal, refused, refused_with};
 use super::replicated::{CommandsRequest, ReplicatedKeys, ReplicatedReply, digest};
 use super::reply::{OK, Reply};
-use super::session::Session;
+use super::session::{Session, size_of_names};
 use super::shards::{ClusterShards, ShardFailure};
 use super::slots::slot_of;
 use super::transaction::CommandQueue;
 
 const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 const NO_LEADER: &str = "CLUSTERDOWN Hash slot not served";
+
+/// Number of shards that the cursors of scans tell apart.
+const SHARD_PART: u64 = 1 << 10;
 
 /// The slot of a command, and its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,8 @@ impl Session {
             return self.call_without_keys(shards, args, spec);
         };
         if spec.flags.has(CommandFlags::WRITE) {
+            // What was confirmed before says nothing of what others have seen since.
+            self.confirmed.clear();
             return write(shards, place, args);
         }
         let keys = self.readable(shards, place)?;
@@ -93,22 +99,15 @@ impl Session {
         spec: &'static CommandSpec,
     ) -> Answer {
         let topology = shards.topology();
+        let reads_stale = self.reads_stale && !spec.flags.has(CommandFlags::WRITE);
         let mine: Vec<SlotPlace> = topology
             .shards
             .iter()
-            .filter(|shard| self.reads_stale || shard.leader == Some(topology.me))
+            .filter(|shard| reads_stale || shard.leader == Some(topology.me))
             .map(|shard| SlotPlace { slot: *shard.slots.start(), shard: shard.number })
             .collect();
         match spec.name {
-            "flushdb" | "flushall" => {
-                for place in mine {
-                    let reply = write(shards, place, args)?;
-                    if reply.is_error() {
-                        return Ok(reply);
-                    }
-                }
-                Ok(OK)
-            }
+            "flushdb" | "flushall" => flush(shards, args, &mine),
             "scan" => self.scan_shards(shards, args, spec, &mine),
             "dbsize" => {
                 let mut sum = 0;
@@ -145,8 +144,7 @@ impl Session {
         }
     }
 
-    /// Scans one shard after the other. The lowest bits of the cursor say which; the cursors of a
-    /// store differ in the others.
+    /// Scans one shard after the other. The lowest bits of the cursor say which.
     fn scan_shards(
         &mut self,
         shards: &Shards,
@@ -154,35 +152,33 @@ impl Session {
         spec: &'static CommandSpec,
         mine: &[SlotPlace],
     ) -> Answer {
-        const BITS: u32 = 10;
         let text = args.get(1).map(|it| String::from_utf8_lossy(it).into_owned());
         let Some(cursor) = text.and_then(|text| text.parse::<u64>().ok()) else {
             return refused("ERR invalid cursor");
         };
-        let (mut within, low) = (cursor >> BITS << BITS, cursor & ((1 << BITS) - 1));
+        let low = cursor & (SHARD_PART - 1);
         let mut places = mine.iter().skip_while(|place| place.shard - 1 < low);
         let Some(place) = places.next() else { return Ok(page(0, Vec::new())) };
-        if place.shard - 1 != low {
-            within = 0;
-        }
+        let number = place.shard - 1;
+        // A shard that has another leader by now is left out, and the next one begins.
+        let within = if number == low { cursor - low } else { 0 };
         let keys = self.readable(shards, *place)?;
-        let mut args = args.to_vec();
-        if let Some(cursor) = args.get_mut(1) {
-            *cursor = Bytes::from(within.to_string());
+        let (mut items, mut next) = scan_page(&keys, args, spec, within, None)?;
+        // The cursor of a store has all bits. It is rounded up, and what lies between comes now.
+        let rounded = next.checked_add(SHARD_PART - 1).map(|next| next / SHARD_PART * SHARD_PART);
+        while next != 0 && rounded.is_none_or(|rounded| next < rounded) {
+            let (more, after) = scan_page(&keys, args, spec, next, Some(1))?;
+            // The cursor is that behind the key.
+            if rounded.is_some_and(|rounded| after.wrapping_sub(1) >= rounded) {
+                break;
+            }
+            items.extend(more);
+            next = after;
         }
-        let Reply::Array(mut parts) = read(&keys, &args, spec)? else {
-            return refused("ERR the scan has no page");
+        let next = match rounded {
+            Some(rounded) if next != 0 => rounded | number,
+            _ => places.next().map_or(0, |place| place.shard - 1),
         };
-        let (items, next) = (parts.pop(), parts.pop());
-        let next = match &next {
-            Some(Reply::Bulk(text)) => String::from_utf8_lossy(text).parse().unwrap_or(0),
-            _ => 0_u64,
-        };
-        let next = match next >> BITS << BITS {
-            0 => places.next().map_or(0, |place| place.shard - 1),
-            next => next | low,
-        };
-        let items = if let Some(Reply::Array(items)) = items { items } else { Vec::new() };
         Ok(page(next, items))
     }
 
@@ -192,17 +188,20 @@ impl Session {
         let place = SlotPlace { slot, shard: shards.shard_of(slot) };
         let keys = self.readable(shards, place)?;
         let key = Bytes::copy_from_slice(key);
-        if !self.watched_contents.iter().any(|(watched, _)| *watched == key) {
+        if let Entry::Vacant(entry) = self.watched_contents.entry(key) {
+            self.watched_size += size_of_names([entry.key()]);
             // All that a hash holds, as it is at one moment.
-            let digest = Keyspace::new(&keys.database).atomically(|space| digest(space, &key))?;
-            self.watched_contents.push((key, digest));
+            let read = |space: &mut Keyspace<'_>| digest(space, entry.key());
+            let digest = Keyspace::new(&keys.database).atomically(read)?;
+            entry.insert(digest);
         }
         Ok(())
     }
 
     /// Runs the commands that wait, as one entry of the log.
     pub(super) fn exec_in_cluster(&mut self, shards: &Shards, queue: CommandQueue) -> Answer {
-        let watched = std::mem::take(&mut self.watched_contents);
+        let watched: Vec<_> = std::mem::take(&mut self.watched_contents).into_iter().collect();
+        self.forget_watched();
         let commands = queue.into_commands();
         let on_keys = |spec: &CommandSpec| matches!(spec.run, Handler::Keys(_));
         let mut keys: Vec<&Bytes> = watched.iter().map(|(key, _)| key).collect();
@@ -260,6 +259,56 @@ pub(super) fn check_queued(shards: &Shards, args: &[Bytes], spec: &CommandSpec) 
         ShardFailure::Moved(format!("{}:{}", node.host, node.port))
     });
     Err(refusal_of(place.slot, failure))
+}
+
+/// Removes all keys of shards. Shards that are left out because they have other leaders by now are no
+/// failure, unless some were flushed and others could not be.
+fn flush(shards: &Shards, args: &[Bytes], places: &[SlotPlace]) -> Answer {
+    let mut is_begun = false;
+    for place in places {
+        let why = match write(shards, *place, args) {
+            Ok(Reply::Error(text)) => text,
+            Ok(_) => {
+                is_begun = true;
+                continue;
+            }
+            Err(refusal) if !is_begun => return Err(refusal),
+            Err(refusal) => match refusal.into_reply() {
+                Reply::Error(text) => text,
+                _ => String::new(),
+            },
+        };
+        return refused_with(format!(
+            "ERR some shards of this node are flushed, others not: {why}"
+        ));
+    }
+    Ok(OK)
+}
+
+/// Returns a page of the scan of one store, and the cursor behind it.
+fn scan_page(
+    keys: &ReplicatedKeys,
+    args: &[Bytes],
+    spec: &CommandSpec,
+    cursor: u64,
+    count: Option<u64>,
+) -> Answer<(Vec<Reply>, u64)> {
+    let mut args = args.to_vec();
+    if let Some(place) = args.get_mut(1) {
+        *place = Bytes::from(cursor.to_string());
+    }
+    if let Some(count) = count {
+        args.extend([Bytes::from_static(b"COUNT"), Bytes::from(count.to_string())]);
+    }
+    let Reply::Array(mut parts) = read(keys, &args, spec)? else {
+        return refused("ERR the scan has no page");
+    };
+    let (items, next) = (parts.pop(), parts.pop());
+    let next = match &next {
+        Some(Reply::Bulk(text)) => String::from_utf8_lossy(text).parse().unwrap_or(0),
+        _ => 0,
+    };
+    Ok((if let Some(Reply::Array(items)) = items { items } else { Vec::new() }, next))
 }
 
 /// Has a command run on all nodes of its shard.

@@ -34,6 +34,10 @@ const KEY_SIZE_MAX: usize = 65_535;
 /// Maximum size of several values that one transaction puts. They are in memory until the commit,
 /// and no batch of the store is larger, unless it is compressed.
 const PUT_SIZE_MAX: usize = 512 << 20;
+/// Maximum size of the values that one entry of the log of a cluster puts. It is below what the log's
+/// state accepts.
+const ENTRY_SIZE_MAX: usize = 192 << 20;
+
 /// How long a key lives after a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lifespan {
@@ -217,8 +221,11 @@ impl<'a> Keyspace<'a> {
             Some(tx) => {
                 let others = self.put_size.saturating_sub(tx.put_size(stored_key));
                 let size = others.saturating_add(value.len());
-                if others > 0 && size > PUT_SIZE_MAX {
-                    let (size, limit) = (size as u64, PUT_SIZE_MAX as u64);
+                let limit = if self.chance.is_some() { ENTRY_SIZE_MAX } else { PUT_SIZE_MAX };
+                // All nodes have to hold what an entry of the log puts, however often it is applied.
+                let is_bounded = others > 0 || self.chance.is_some();
+                if is_bounded && size > limit {
+                    let (size, limit) = (size as u64, limit as u64);
                     return Err(Refusal::Store(Error::BatchTooLarge { size, limit }));
                 }
                 self.put_size = size;

@@ -81,10 +81,12 @@ mod tracking;
 mod transaction;
 
 #[cfg(feature = "cluster")]
-pub(crate) use chance::{SharedChance, random as chance};
+pub(crate) use chance::random as chance;
 pub use options::RespOptions;
 #[cfg(feature = "cluster")]
-pub(crate) use replicated::{CommandsRequest, ReplicatedKeys, ReplicatedReply, StringEntry};
+pub(crate) use replicated::{
+    CommandsRequest, ReplicatedKeys, ReplicatedReply, SharedEntry, StringEntry,
+};
 pub use server::{RespServer, RespStopHandle};
 #[cfg(feature = "cluster")]
 pub(crate) use shards::{ClusterShards, ShardFailure, Topology, TopologyNode, TopologyShard};

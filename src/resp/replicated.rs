@@ -19,6 +19,7 @@ use super::holding::Holding;
 use super::keyspace::Keyspace;
 use super::refusal::{Answer, Refusal};
 use super::reply::Reply;
+use super::reply_memory::ReplyMemory;
 use crate::error::Error;
 use crate::store::{Bitcask, Transaction, Ttl};
 
@@ -58,6 +59,23 @@ impl ReplicatedReply {
             Reply::Error(text) => Err(text),
             _ => Ok(None),
         }
+    }
+}
+
+/// What the requests of one entry of the log share.
+#[derive(Debug)]
+pub(crate) struct SharedEntry {
+    chance: SharedChance,
+    /// Size of the values that they have put.
+    put_size: usize,
+    memory: ReplyMemory,
+}
+
+impl SharedEntry {
+    /// Begins with what chance has given the leader.
+    pub(crate) fn new(seed: u64) -> Self {
+        let (chance, memory) = (SharedChance::new(seed), ReplyMemory::default());
+        Self { chance, put_size: 0, memory }
     }
 }
 
@@ -114,10 +132,11 @@ impl ReplicatedKeys {
         &self,
         tx: &mut Transaction,
         request: &CommandsRequest,
-        chance: &mut SharedChance,
+        entry: &mut SharedEntry,
     ) -> Result<Option<Vec<ReplicatedReply>>, Error> {
         let mut space = Keyspace::within(&self.database, tx);
-        space.chance = Some(chance.clone());
+        space.chance = Some(entry.chance.clone());
+        space.put_size = entry.put_size;
         for (key, expected) in &request.watched {
             if digest(&space, key).map_err(error_of)? != *expected {
                 return Ok(None);
@@ -130,11 +149,14 @@ impl ReplicatedKeys {
                 Err(Refusal::Store(error)) if !is_refusal(&error) => return Err(error),
                 Err(refusal) => refusal.into_reply(),
             };
-            replies.push(ReplicatedReply(reply));
+            // What a command has done does not depend on whether its reply can be kept.
+            let kept = entry.memory.add(&reply).map(|()| reply);
+            replies.push(ReplicatedReply(kept.unwrap_or_else(Refusal::into_reply)));
         }
         if let Some(drawn) = space.chance.take() {
-            *chance = drawn;
+            entry.chance = drawn;
         }
+        entry.put_size = space.put_size;
         Ok(Some(replies))
     }
 }

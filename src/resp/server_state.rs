@@ -67,6 +67,11 @@ impl RespState {
         }
     }
 
+    /// Returns what Redis calls the way in which a server works.
+    pub(super) fn mode(&self) -> &'static str {
+        if self.options.shards.is_some() { "cluster" } else { "standalone" }
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }

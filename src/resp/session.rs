@@ -100,7 +100,7 @@ pub(super) struct Session {
     /// Shards of a cluster that are not stale for the commands of this batch.
     pub(super) confirmed: Vec<u64>,
     /// Keys of a cluster that the client watches, and the digests of what they held.
-    pub(super) watched_contents: Vec<(Bytes, Option<u128>)>,
+    pub(super) watched_contents: BTreeMap<Bytes, Option<u128>>,
     /// When the last command ended, or the batch began.
     pub(super) clock: Instant,
     tally: CallTally,
@@ -136,7 +136,7 @@ impl Session {
             pass: None,
             reads_stale: false,
             confirmed: Vec::new(),
-            watched_contents: Vec::new(),
+            watched_contents: BTreeMap::new(),
             clock: Instant::now(),
             tally: CallTally::default(),
             changed: Vec::new(),

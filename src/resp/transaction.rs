@@ -108,7 +108,6 @@ impl Session {
             return refused("ERR too many keys are watched");
         }
         if let Some(shards) = self.state.options.shards.clone() {
-            self.watched_size += size_of_names([key]);
             return self.watch_in_cluster(&shards, key);
         }
         let name = (self.database.number, Bytes::copy_from_slice(key));

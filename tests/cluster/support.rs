@@ -23,11 +23,12 @@ pub(crate) fn free_address() -> String {
 }
 
 /// Where a node listens and what it keeps, whether it runs or not.
+#[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) id: u64,
     pub(crate) cluster: String,
     pub(crate) redis: String,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Place {

@@ -20,7 +20,7 @@ use crate::resp::{CommandsRequest, StringEntry, slot_of};
 const VALUE_SIZE_MAX: usize = 15 << 20;
 /// Seconds to live.
 const TTL: HeaderName = HeaderName::from_static("x-bitcask-ttl");
-/// Seconds since this node last heard of the leader, with a stale read.
+/// Seconds since this node last had all that the leader had committed, with a stale read.
 const AGE: HeaderName = HeaderName::from_static("x-bitcask-age");
 
 type Outcome<T = Response> = Result<T, HttpFailure>;
@@ -118,7 +118,7 @@ async fn get<T: PeerTransport>(state: &HttpState<T>, uri: &Uri, headers: &Header
         }
     };
     if is_stale {
-        let age = HeaderValue::from_str(&format!("{:.3}", group.leader_age().as_secs_f64()));
+        let age = HeaderValue::from_str(&format!("{:.3}", group.state_age().as_secs_f64()));
         response.headers_mut().extend(age.map(|age| (AGE, age)));
     }
     Ok(response)

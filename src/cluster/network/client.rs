@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::{Method, Request, StatusCode};
+use bytes::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use openraft::error::{
@@ -25,7 +26,7 @@ use openraft::{
 
 use tokio::task::JoinHandle;
 
-use super::messages::{MESSAGE_SIZE_MAX, PIECE_SIZE, PeerAnswer, PeerRequest};
+use super::messages::{MESSAGE_SIZE_MAX, PIECE_SIZE, PeerAnswer, PeerRequest, Recipient};
 use super::transport::PeerTransport;
 use crate::cluster::consensus::Consensus;
 use crate::raft::SnapshotFiles;
@@ -35,7 +36,7 @@ const IDLE_MAX: usize = 64;
 /// Time for one piece of a snapshot.
 const PIECE_TIME: Duration = Duration::from_secs(30);
 /// Time for entries. They have at most a few megabytes, or are one large request.
-const ENTRIES_TIME: Duration = Duration::from_secs(30);
+const ENTRIES_TIME: Duration = Duration::from_secs(10);
 /// Time to install a snapshot that has arrived.
 const INSTALL_TIME: Duration = Duration::from_secs(300);
 
@@ -44,6 +45,8 @@ const INSTALL_TIME: Duration = Duration::from_secs(300);
 pub(crate) struct PeerNetwork<T> {
     pub(crate) transport: T,
     pub(crate) group: u64,
+    /// The cluster, if the node that asks belongs to one.
+    pub(crate) cluster: Option<u128>,
     pub(crate) secret: Arc<str>,
     pub(crate) idle: Arc<IdlePeers>,
 }
@@ -94,6 +97,8 @@ impl<T> Drop for PeerConnection<T> {
 pub(crate) struct PeerConnection<T> {
     network: PeerNetwork<T>,
     address: String,
+    /// The node that is meant, if the caller knows it.
+    target: Option<u64>,
     sender: Option<SendRequest<Body>>,
     /// Entries that are on their way, although openraft waits for them no longer.
     sending: Option<SendingEntries<T>>,
@@ -117,17 +122,18 @@ impl<T> fmt::Debug for PeerNetwork<T> {
 
 impl<T: PeerTransport> PeerNetwork<T> {
     pub(crate) fn connection(&self, address: &str) -> PeerConnection<T> {
-        PeerConnection {
-            network: self.clone(),
-            address: address.to_owned(),
-            sender: None,
-            sending: None,
-        }
+        self.connection_to(None, address)
+    }
+
+    fn connection_to(&self, target: Option<u64>, address: &str) -> PeerConnection<T> {
+        let (network, address) = (self.clone(), address.to_owned());
+        PeerConnection { network, address, target, sender: None, sending: None }
     }
 }
 
 impl<T: PeerTransport> PeerConnection<T> {
-    /// Asks the node. A connection on which something has failed is not used again.
+    /// Asks the node. A connection on which something has failed is not used again. The question may
+    /// reach the node twice.
     pub(crate) async fn ask(
         &mut self,
         request: &PeerRequest,
@@ -142,7 +148,25 @@ impl<T: PeerTransport> PeerConnection<T> {
     }
 
     async fn ask_patiently(&mut self, request: &PeerRequest) -> io::Result<PeerAnswer> {
-        let body = postcard::to_stdvec(request).map_err(io::Error::other)?;
+        let recipient = Recipient { cluster: self.network.cluster, node: self.target };
+        let body = postcard::to_stdvec(&(recipient, request)).map_err(io::Error::other)?;
+        let body = Bytes::from(body);
+        let sender = self.sender.take().filter(|sender| !sender.is_closed());
+        if let Some(sender) = sender.or_else(|| self.network.idle.take(&self.address)) {
+            // The other node may have gone since, without a word. All requests may be repeated.
+            if let Ok(answer) = self.exchange(sender, body.clone()).await {
+                return Ok(answer);
+            }
+        }
+        let sender = self.connect().await?;
+        self.exchange(sender, body).await
+    }
+
+    async fn exchange(
+        &mut self,
+        mut sender: SendRequest<Body>,
+        body: Bytes,
+    ) -> io::Result<PeerAnswer> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("/peer/{}", self.network.group))
@@ -150,21 +174,17 @@ impl<T: PeerTransport> PeerConnection<T> {
             .header(AUTHORIZATION, format!("Bearer {}", self.network.secret))
             .body(Body::from(body))
             .map_err(io::Error::other)?;
-        let sender = self.sender.take().filter(|sender| !sender.is_closed());
-        let mut sender = match sender.or_else(|| self.network.idle.take(&self.address)) {
-            Some(sender) => sender,
-            None => self.connect().await?,
-        };
         sender.ready().await.map_err(io::Error::other)?;
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = response.status();
         let body = axum::body::to_bytes(Body::new(response.into_body()), MESSAGE_SIZE_MAX).await;
         let body = body.map_err(io::Error::other)?;
-        if status != StatusCode::OK {
-            let reason = String::from_utf8_lossy(&body).into_owned();
-            return Err(io::Error::other(format!("{} answers {status}: {reason}", self.address)));
-        }
         self.sender = Some(sender);
+        if status != StatusCode::OK {
+            let reason = String::from_utf8_lossy(&body);
+            let text = format!("{} answers {status}: {reason}", self.address);
+            return Ok(PeerAnswer::Failed(text));
+        }
         postcard::from_bytes(&body).map_err(io::Error::other)
     }
 
@@ -184,7 +204,7 @@ impl<T: PeerTransport> PeerConnection<T> {
                 }
             }
         }
-        let mut connection = self.network.connection(&self.address);
+        let mut connection = self.network.connection_to(self.target, &self.address);
         connection.sender = self.sender.take();
         let task = tokio::spawn(async move {
             let answer = connection.ask(&PeerRequest::Append(rpc), ENTRIES_TIME).await;
@@ -283,8 +303,8 @@ fn unreachable(error: &io::Error) -> Failed {
 impl<T: PeerTransport> RaftNetworkFactory<Consensus> for PeerNetwork<T> {
     type Network = PeerConnection<T>;
 
-    async fn new_client(&mut self, _target: u64, node: &BasicNode) -> PeerConnection<T> {
-        self.connection(&node.addr)
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> PeerConnection<T> {
+        self.connection_to(Some(target), &node.addr)
     }
 }
 
@@ -292,9 +312,16 @@ impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Consensus>,
-        _: RPCOption,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed> {
-        match self.append(rpc).await {
+        // Only what has entries may outlive the one that sends it. It is asked for once per
+        // heartbeat, and the question whether a leader still leads as often as clients read.
+        let answer = if rpc.entries.is_empty() {
+            self.ask(&PeerRequest::Append(rpc), option.hard_ttl()).await
+        } else {
+            self.append(rpc).await
+        };
+        match answer {
             Ok(PeerAnswer::Appended(response)) => Ok(response),
             Ok(other) => Err(unreachable(&odd(&other))),
             Err(error) => Err(unreachable(&error)),

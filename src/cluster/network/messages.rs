@@ -17,6 +17,13 @@ pub(crate) const PIECE_SIZE: usize = 1 << 20;
 /// Maximum size of a message, in bytes. It is above that of the largest entry.
 pub(crate) const MESSAGE_SIZE_MAX: usize = 512 << 20;
 
+/// Whom a request is for. Whatever answers at an address may be another node by now.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Recipient {
+    pub(crate) cluster: Option<u128>,
+    pub(crate) node: Option<u64>,
+}
+
 /// A request of one node, or of an administrator, to another node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum PeerRequest {
@@ -67,8 +74,10 @@ pub(crate) enum PeerRequest {
     },
     /// Makes this node the leader of the group.
     Lead,
-    /// Lets others become the leader of the group, for a moment.
-    Yield,
+    /// Hands the lead of the group over to a node; to the leader.
+    Yield {
+        to: u64,
+    },
     /// Builds a snapshot of the group, and purges its log.
     BuildSnapshot,
     Status,

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::messages::{MESSAGE_SIZE_MAX, PeerAnswer, PeerRequest};
+use super::messages::{MESSAGE_SIZE_MAX, PeerAnswer, PeerRequest, Recipient};
 
 /// Time in which the head of a request has to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(60);
@@ -24,8 +24,13 @@ pub(crate) trait PeerNode: Send + Sync + 'static {
     /// Returns what others have to know to be answered.
     fn secret(&self) -> &str;
 
-    /// Answers a request to a group.
-    fn answer(&self, group: u64, request: PeerRequest) -> impl Future<Output = PeerAnswer> + Send;
+    /// Answers a request to a group, if it is for this node.
+    fn answer(
+        &self,
+        recipient: Recipient,
+        group: u64,
+        request: PeerRequest,
+    ) -> impl Future<Output = PeerAnswer> + Send;
 }
 
 /// Serves a connection until it ends.
@@ -59,10 +64,10 @@ async fn respond<P: PeerNode>(peer: &P, request: Request<Incoming>) -> Response<
             "the request did not arrive, or is too large",
         );
     };
-    let Ok(request) = postcard::from_bytes(&body) else {
+    let Ok((recipient, request)) = postcard::from_bytes(&body) else {
         return refusal(StatusCode::BAD_REQUEST, "this version does not know the request");
     };
-    match postcard::to_stdvec(&peer.answer(group, request).await) {
+    match postcard::to_stdvec(&peer.answer(recipient, group, request).await) {
         Ok(answer) => Response::new(Body::from(answer)),
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

@@ -58,7 +58,8 @@ fn members<'a>(topology: &'a Topology, shard: &'a TopologyShard) -> Vec<&'a Topo
 pub(in crate::resp) fn slots(session: &mut Session, _args: &[Bytes]) -> Answer {
     let topology = topology(session)?;
     // A shard without a leader is served by nobody.
-    let served = topology.shards.iter().filter(|shard| shard.leader.is_some());
+    let is_reached = |leader| topology.node(leader).is_some();
+    let served = topology.shards.iter().filter(|shard| shard.leader.is_some_and(is_reached));
     let rows = served.map(|shard| {
         let mut row = vec![Reply::count(*shard.slots.start()), Reply::count(*shard.slots.end())];
         row.extend(members(&topology, shard).into_iter().map(|node| {

@@ -37,6 +37,7 @@ pub(in crate::resp) fn quit(session: &mut Session, _args: &[Bytes]) -> Answer {
 
 pub(in crate::resp) fn reset(session: &mut Session, _args: &[Bytes]) -> Answer {
     session.leave();
+    session.reads_stale = false;
     session.set_protocol(Protocol::Resp2);
     session.database = session.state.databases.get(0)?;
     session.is_authenticated = !session.state.parameters.has_password();
@@ -134,7 +135,7 @@ pub(in crate::resp) fn hello(session: &mut Session, args: &[Bytes]) -> Answer {
         (Reply::Text("version"), Reply::Text(crate::resp::REDIS_VERSION)),
         (Reply::Text("proto"), Reply::Integer(version)),
         (Reply::Text("id"), Reply::count(session.peer.id)),
-        (Reply::Text("mode"), Reply::Text("standalone")),
+        (Reply::Text("mode"), Reply::Text(session.state.mode())),
         (Reply::Text("role"), Reply::Text(if follows { "replica" } else { "master" })),
         (Reply::Text("modules"), Reply::Array(Vec::new())),
     ]))

@@ -134,7 +134,7 @@ fn server(state: &RespState, text: &mut String) {
         text,
         [
             ("redis_version", crate::resp::REDIS_VERSION.to_owned()),
-            ("redis_mode", "standalone".to_owned()),
+            ("redis_mode", state.mode().to_owned()),
             ("server_name", "bitcask".to_owned()),
             ("bitcask_version", env!("CARGO_PKG_VERSION").to_owned()),
             ("os", std::env::consts::OS.to_owned()),

@@ -111,7 +111,7 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
     if is_here && from == to {
         return refused("ERR source and destination objects are the same");
     }
-    let target = space.database.sibling(number)?;
+    let target = if is_here { None } else { Some(space.database.sibling(number)?) };
     let write = |space: &mut Keyspace<'_>, copy: &KeyCopy, life: Lifespan| -> Answer {
         if space.exists(to)? {
             if !replace {
@@ -126,12 +126,10 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
     space.atomically(|space| {
         let Some(copy) = KeyCopy::read(space, from)? else { return Ok(Reply::Integer(0)) };
         let life = life_of(space, from)?;
-        if is_here {
-            return write(space, &copy, life);
-        }
+        let Some(target) = &target else { return write(space, &copy, life) };
         // Another database is another store, with a transaction of its own.
-        let (reply, deeds) = in_transaction(&target, |space| write(space, &copy, life))?;
-        space.deeds.elsewhere.push((Arc::clone(&target), deeds));
+        let (reply, deeds) = in_transaction(target, |space| write(space, &copy, life))?;
+        space.deeds.elsewhere.push((Arc::clone(target), deeds));
         reply
     })
 }

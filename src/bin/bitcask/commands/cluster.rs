@@ -83,16 +83,21 @@ impl ClusterArgs {
         let secret = secret(self.cluster_secret_file.as_deref())?;
         let here = |port: u16| format!("{}:{port}", ports.host);
         let mut options = ClusterOptions::new(self.node_id.unwrap_or(0), dir, &secret)
-            .http_address(self.http_address.clone().unwrap_or_else(|| here(ports.http)))
             .store(program.settings()?.options()?);
         if let Some(listen) = &self.cluster_listen {
             options = options.listen(listen);
         }
+        // A port that the system chooses is announced to nobody.
+        let http =
+            self.http_address.clone().or_else(|| (ports.http != 0).then(|| here(ports.http)));
+        if let Some(address) = http {
+            options = options.http_address(address);
+        }
         if let Some(address) = &self.cluster_address {
             options = options.cluster_address(address);
         }
-        if let Some(port) = ports.redis {
-            let address = self.redis_address.clone().unwrap_or_else(|| here(port));
+        let announced = ports.redis.filter(|port| *port != 0).map(here);
+        if let Some(address) = self.redis_address.clone().or(announced) {
             options = options.redis_address(address);
         }
         let node = ClusterNode::start(options).map_err(|error| failed(&error))?;
