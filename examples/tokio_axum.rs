@@ -71,7 +71,7 @@ fn main() -> Outcome<()> {
         assert_eq!(ureq::put(&url).send("buy apples")?.status(), StatusCode::NO_CONTENT);
         ureq::get(&url).call()?.into_body().read_to_string()
     });
-    serve(db, listener, async { Ok(drop(stopped.await)) })?;
+    serve(db, listener, async { stopped.await.or(Ok(())) })?;
     println!("today: {}", client.join().map_err(|_| "the client has panicked")??);
     // The service has ended, and what it has stored is there.
     assert_eq!(Options::new().open(dir.path())?.get("today")?.as_deref(), Some(&b"buy apples"[..]));

@@ -491,6 +491,7 @@ fn features_are_named_in_few_files() {
         "src/mistake.rs",
         // What the Redis port has to know of values and transactions.
         "src/store/mod.rs",
+        "src/store/point/version.rs",
         "src/store/transaction/mod.rs",
         "src/value.rs",
         // The program has commands that depend on features, and says which features it has.

@@ -90,6 +90,7 @@ impl Reader {
     /// Like [`get_versioned`](Self::get_versioned), but waits for a change of the key that others
     /// make at this moment. Whoever sees a part of a batch before this sees all of it afterwards,
     /// if the key is in the batch: it is published while the shards of all its keys are locked.
+    #[cfg(feature = "resp")]
     pub(crate) fn get_settled(&self, key: &[u8]) -> Result<Option<(Value, Version)>> {
         let guard = self.inner.pin();
         let reading = guard.read();
