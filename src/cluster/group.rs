@@ -188,8 +188,8 @@ impl RaftGroup {
     }
 }
 
-/// Returns the leader that a node knows. One that was removed goes on naming itself to openraft, and
-/// so does one whose group has stopped.
+/// Returns the leader that a node knows. One that was removed goes on naming itself to openraft,
+/// and so does one whose group has stopped.
 pub(super) fn leader_of(metrics: &GroupMetrics) -> Option<u64> {
     let is_current = |leader: &u64| *leader != metrics.id || metrics.state == ServerState::Leader;
     metrics.current_leader.filter(is_current).filter(|_| metrics.running_state.is_ok())

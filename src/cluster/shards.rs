@@ -24,8 +24,8 @@ pub(super) struct NodeShards<T> {
     pub(super) waiting: AtomicUsize,
 }
 
-/// Maximum number of commands that wait for groups. Each holds a thread, of which there are 512, and
-/// the other commands need some too.
+/// Maximum number of commands that wait for groups. Each holds a thread, of which there are 512,
+/// and the other commands need some too.
 const WAITING_MAX: usize = 400;
 
 /// A command that waits. It counts until this is dropped.

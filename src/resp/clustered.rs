@@ -261,8 +261,8 @@ pub(super) fn check_queued(shards: &Shards, args: &[Bytes], spec: &CommandSpec) 
     Err(refusal_of(place.slot, failure))
 }
 
-/// Removes all keys of shards. Shards that are left out because they have other leaders by now are no
-/// failure, unless some were flushed and others could not be.
+/// Removes all keys of shards. Shards that are left out because they have other leaders by now are
+/// no failure, unless some were flushed and others could not be.
 fn flush(shards: &Shards, args: &[Bytes], places: &[SlotPlace]) -> Answer {
     let mut is_begun = false;
     for place in places {

@@ -34,8 +34,8 @@ const KEY_SIZE_MAX: usize = 65_535;
 /// Maximum size of several values that one transaction puts. They are in memory until the commit,
 /// and no batch of the store is larger, unless it is compressed.
 const PUT_SIZE_MAX: usize = 512 << 20;
-/// Maximum size of the values that one entry of the log of a cluster puts. It is below what the log's
-/// state accepts.
+/// Maximum size of the values that one entry of the log of a cluster puts. It is below what the
+/// log's state accepts.
 const ENTRY_SIZE_MAX: usize = 192 << 20;
 
 /// How long a key lives after a write.
@@ -222,7 +222,8 @@ impl<'a> Keyspace<'a> {
                 let others = self.put_size.saturating_sub(tx.put_size(stored_key));
                 let size = others.saturating_add(value.len());
                 let limit = if self.chance.is_some() { ENTRY_SIZE_MAX } else { PUT_SIZE_MAX };
-                // All nodes have to hold what an entry of the log puts, however often it is applied.
+                // All nodes have to hold what an entry of the log puts, however often it is
+                // applied.
                 let is_bounded = others > 0 || self.chance.is_some();
                 if is_bounded && size > limit {
                     let (size, limit) = (size as u64, limit as u64);

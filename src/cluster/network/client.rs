@@ -132,8 +132,8 @@ impl<T: PeerTransport> PeerNetwork<T> {
 }
 
 impl<T: PeerTransport> PeerConnection<T> {
-    /// Asks the node. A connection on which something has failed is not used again. The question may
-    /// reach the node twice.
+    /// Asks the node. A connection on which something has failed is not used again. The question
+    /// may reach the node twice.
     pub(crate) async fn ask(
         &mut self,
         request: &PeerRequest,
