@@ -52,8 +52,8 @@ fn three_nodes_hold_the_same_keys_and_survive_the_loss_of_one() {
     assert_eq!(router.run("COPY {h}a {h}b"), "(1)");
     assert_eq!(scanned(&places[0].redis), 103);
 
-    // A lead is handed over, and then each node scans the shards that it leads. Another one may have
-    // been elected meanwhile.
+    // A lead is handed over, and then each node scans the shards that it leads. Another one may
+    // have been elected meanwhile.
     ClusterAdmin::new(&*places[0].cluster, "secret").unwrap().transfer(1, 2).unwrap();
     let all = || places.iter().map(|place| scanned(&place.redis)).sum::<usize>();
     assert!((0..100).any(|_| all() == 103));
