@@ -314,8 +314,12 @@ fn a_backup_ends_when_the_server_stops_and_leaves_nothing() {
         ports.put("http", &format!("k{number}"), &"x".repeat(20_000)).unwrap();
     }
     let stop = ports.stop.0.clone();
-    // The backup reads what it copies.
-    let stops = move |_: Option<&Path>| stop.stop();
+    // The backup opens what it writes. Other threads read meanwhile, perhaps before it has begun.
+    let stops = move |path: Option<&Path>| {
+        if path.is_some_and(|path| path.to_string_lossy().contains("monday")) {
+            stop.stop();
+        }
+    };
     let backup = || ports.ask("POST /v1/backup", r#"{"name":"monday"}"#);
     let answer = twin.with_interference(stops, backup);
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"stopping\""), "{answer}");
