@@ -292,8 +292,8 @@ fn segments_are_ordered_by_age_not_by_listing_order() {
         }
     };
     let ordered = unsealed_copy(small().segment_entries(1), fill);
-    let names = logs(ordered.path());
-    assert_eq!(names.len(), 7);
+    // The next segment may have been prepared, and is empty.
+    let names = &logs(ordered.path())[..7];
     for shift in 0..7 {
         let dir = tempfile::tempdir().unwrap();
         fs::copy(ordered.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
