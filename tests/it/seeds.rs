@@ -293,16 +293,18 @@ fn segments_are_ordered_by_age_not_by_listing_order() {
     };
     let ordered = unsealed_copy(small().segment_entries(1), fill);
     // The next segment may have been prepared, and is empty.
-    let names = &logs(ordered.path())[..7];
-    for shift in 0..7 {
+    let names = logs(ordered.path());
+    let count = names.len();
+    assert!((7..=8).contains(&count), "{names:?}");
+    for shift in 0..count {
         let dir = tempfile::tempdir().unwrap();
         fs::copy(ordered.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
-        for at in 0..7 {
-            let from = &names[(at * 3 + shift) % 7];
+        for at in 0..count {
+            let from = &names[(at * 3 + shift) % count];
             fs::copy(from, dir.path().join(from.file_name().unwrap())).unwrap();
         }
         let db = open(dir.path());
-        assert_eq!(db.recovery().recovered_segments, 7);
+        assert!((7..=count as u64).contains(&db.recovery().recovered_segments));
         assert_value(&db, "key", "5");
         assert_value(&db, "first", "entry");
     }
