@@ -1,22 +1,22 @@
 //! What clients see while nodes are killed and halted: each key behaves like one register, and no
 //! acknowledged write is lost.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use stateright::semantics::register::{Register, RegisterOp, RegisterRet};
 use stateright::semantics::{ConsistencyTester as _, LinearizabilityTester};
 
 use crate::processes::{CarefulClient, NodeProcess, Tried, cluster};
+use crate::support::Client;
 
 /// Number of clients at the same time.
 const CLIENTS: u64 = 3;
-/// Number of keys, one after the other. Each has a history of its own.
-const ROUNDS: u64 = 40;
-/// Number of operations of a client on each key.
-const OPERATIONS: u64 = 6;
+/// Number of times that nodes are killed or halted. Each has a key of its own, and a history.
+const DISTURBANCES: u64 = if option_env!("BITCASK_LONG").is_some() { 100 } else { 6 };
+/// Time between two operations of a client. It bounds the histories, which are judged by trying.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A sequence of numbers that looks random.
 struct Dice(u64);
@@ -35,51 +35,62 @@ type History = LinearizabilityTester<u64, Register<u64>>;
 /// What all clients share: the histories of all keys, and the names of their threads in these.
 struct Recorder {
     histories: Vec<Mutex<History>>,
+    /// The key that is used now.
+    round: AtomicU64,
     next_thread: AtomicU64,
     next_value: AtomicU64,
 }
 
 impl Recorder {
     fn history(&self, round: u64) -> std::sync::MutexGuard<'_, History> {
-        self.histories[usize::try_from(round).unwrap()]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let at = usize::try_from(round).unwrap();
+        self.histories[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn thread(&self) -> u64 {
         self.next_thread.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Runs the operations of one client.
+    /// Reads and writes until all disturbances are over.
     fn work(&self, addresses: Vec<String>, seed: u64) {
         let (mut client, mut dice) = (CarefulClient::new(addresses), Dice(seed));
-        let mut acknowledged = Vec::new();
-        for round in 0..ROUNDS {
-            let mut thread = self.thread();
-            for _ in 0..OPERATIONS {
-                let is_known = if dice.roll(2) == 0 {
-                    self.write(&mut client, round, thread)
-                } else {
-                    self.read(&mut client, round, thread)
-                };
-                // What may still take effect stays under way, and its thread does nothing more.
-                if !is_known {
-                    thread = self.thread();
-                }
+        // The first one waits for what a halted node will say. The others go on elsewhere, and
+        // change what that node still has.
+        client.patience = Duration::from_secs(if seed == 1 { 20 } else { 1 });
+        let (mut acknowledged, mut number) = (Vec::new(), 0);
+        let (mut thread, mut last) = (self.thread(), 0);
+        loop {
+            let round = self.round.load(Ordering::Acquire);
+            if round == DISTURBANCES {
+                break;
             }
-            let line = format!("SET ack:{seed}:{round} {round}");
+            if round != last {
+                (thread, last) = (self.thread(), round);
+            }
+            let is_known = if dice.roll(2) == 0 {
+                self.write(&mut client, round, thread)
+            } else {
+                self.read(&mut client, round, thread)
+            };
+            // What may still take effect stays under way, and its thread does nothing more.
+            if !is_known {
+                thread = self.thread();
+            }
+            number += 1;
+            let line = format!("SET ack:{seed}:{number} {number}");
             if client.run(&line) == Tried::Reply("OK".to_owned()) {
-                acknowledged.push(round);
+                acknowledged.push(number);
             }
+            std::thread::sleep(PAUSE);
         }
-        for round in acknowledged {
-            let line = format!("GET ack:{seed}:{round}");
+        for number in acknowledged {
+            let line = format!("GET ack:{seed}:{number}");
             let found = loop {
                 if let Tried::Reply(found) = client.run(&line) {
                     break found;
                 }
             };
-            assert_eq!(found, format!("'{round}'"), "an acknowledged write is lost");
+            assert_eq!(found, format!("'{number}'"), "an acknowledged write is lost");
         }
     }
 
@@ -109,50 +120,56 @@ impl Recorder {
     }
 }
 
-/// Kills and halts nodes, one at a time, until the clients are done.
-fn disturb(nodes: &mut [NodeProcess], is_done: &AtomicBool, seed: u64) {
+/// Kills and halts nodes, one at a time. Begins another round after each.
+fn disturb(nodes: &mut [NodeProcess], round: &AtomicU64, seed: u64) {
     let mut dice = Dice(seed);
-    while !is_done.load(Ordering::Relaxed) {
-        let at = usize::try_from(dice.roll(nodes.len() as u64)).unwrap();
+    for number in 0..DISTURBANCES {
+        std::thread::sleep(Duration::from_millis(500 + dice.roll(1000)));
+        // A leader has most to lose. Every second time, it is halted for longer than the others
+        // need to elect another one.
+        let leader = nodes.iter().find_map(|node| {
+            let status = node.admin().status().ok()?;
+            status.groups.iter().find(|group| group.number == 1)?.leader
+        });
+        let at = nodes.iter().position(|node| Some(node.id) == leader);
+        let at = at.unwrap_or_else(|| usize::try_from(dice.roll(nodes.len() as u64)).unwrap());
         let node = &mut nodes[at];
-        if dice.roll(2) == 0 {
-            node.kill();
-            std::thread::sleep(Duration::from_millis(dice.roll(1500)));
-            node.start();
-        } else {
+        if number % 2 == 0 {
             node.signal("STOP");
-            std::thread::sleep(Duration::from_millis(dice.roll(4000)));
+            std::thread::sleep(Duration::from_secs(9));
             node.signal("CONT");
+        } else {
+            node.kill();
+            std::thread::sleep(Duration::from_millis(dice.roll(2000)));
+            node.start();
         }
-        std::thread::sleep(Duration::from_millis(500 + dice.roll(3000)));
+        std::thread::sleep(Duration::from_millis(500 + dice.roll(1000)));
+        round.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 #[test]
 fn each_key_is_linearizable_while_nodes_are_killed_and_halted() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = cluster(3, 2, dir.path());
+    let mut nodes = cluster(3, 1, dir.path());
     let addresses: Vec<String> = nodes.iter().map(|node| node.redis.clone()).collect();
-    let histories = (0..ROUNDS).map(|_| Mutex::new(History::new(Register(0))));
+    let histories = (0..DISTURBANCES).map(|_| Mutex::new(History::new(Register(0))));
     let recorder = Recorder {
         histories: histories.collect(),
+        round: AtomicU64::new(0),
         next_thread: AtomicU64::new(0),
         next_value: AtomicU64::new(1),
     };
-    let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let disturber = scope.spawn(|| disturb(&mut nodes, &is_done, 7));
         let clients: Vec<_> = (1..=CLIENTS)
             .map(|seed| {
                 let (recorder, addresses) = (&recorder, addresses.clone());
                 scope.spawn(move || recorder.work(addresses, seed))
             })
             .collect();
-        let ended: Vec<_> = clients.into_iter().map(ScopedJoinHandle::join).collect();
-        is_done.store(true, Ordering::Relaxed);
-        disturber.join().unwrap();
-        for client in ended {
-            client.unwrap();
+        disturb(&mut nodes, &recorder.round, 7);
+        for client in clients {
+            client.join().unwrap();
         }
     });
     for (round, history) in recorder.histories.iter().enumerate() {
@@ -172,9 +189,8 @@ fn transfer(client: &mut CarefulClient, dice: &mut Dice) {
         &*format!("INCRBY {{bank}}{to} {amount}"),
         "EXEC",
     ] {
-        // A connection that has ended has forgotten the transaction. The next one begins anew.
-        match client.run(line) {
-            Tried::Reply(reply) if !reply.starts_with("(error)") => {}
+        match client.run_here(line) {
+            Some(Tried::Reply(reply)) if !reply.starts_with("(error)") => {}
             _ => {
                 client.reconnect();
                 return;
@@ -192,23 +208,24 @@ fn transfers_keep_the_sum_while_nodes_are_killed_and_halted() {
     for account in 0..4 {
         assert_eq!(client.run(&format!("SET {{bank}}{account} 100")), Tried::Reply("OK".into()));
     }
-    let is_done = AtomicBool::new(false);
+    let round = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let disturber = scope.spawn(|| disturb(&mut nodes, &is_done, 11));
         let clients: Vec<_> = (1..=CLIENTS)
             .map(|seed| {
-                let addresses = addresses.clone();
+                let (addresses, round) = (addresses.clone(), &round);
                 scope.spawn(move || {
                     let (mut client, mut dice) = (CarefulClient::new(addresses), Dice(seed));
-                    (0..60).for_each(|_| transfer(&mut client, &mut dice));
+                    client.patience = Duration::from_secs(if seed == 1 { 20 } else { 1 });
+                    while round.load(Ordering::Acquire) < DISTURBANCES {
+                        transfer(&mut client, &mut dice);
+                    }
                 })
             })
             .collect();
+        disturb(&mut nodes, &round, 11);
         for client in clients {
             client.join().unwrap();
         }
-        is_done.store(true, Ordering::Relaxed);
-        disturber.join().unwrap();
     });
     let sum = loop {
         if let Tried::Reply(reply) = client.run("MGET {bank}0 {bank}1 {bank}2 {bank}3") {
@@ -217,4 +234,32 @@ fn transfers_keep_the_sum_while_nodes_are_killed_and_halted() {
         }
     };
     assert_eq!(sum, 400);
+}
+
+#[test]
+fn a_leader_that_was_halted_serves_nothing_stale() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = cluster(3, 1, dir.path());
+    let all: Vec<String> = nodes.iter().map(|node| node.redis.clone()).collect();
+    for round in 0..3 {
+        let mut client = CarefulClient::new(all.clone());
+        assert_eq!(client.run("SET key old"), Tried::Reply("OK".into()));
+        let leader = nodes.iter().find_map(|node| {
+            let status = node.admin().status().ok()?;
+            status.groups.iter().find(|group| group.number == 1)?.leader
+        });
+        let leader = nodes.iter().find(|node| Some(node.id) == leader).unwrap();
+        let mut halted = Client::new(&leader.redis).unwrap();
+        assert_eq!(halted.run("GET key").unwrap(), "'old'");
+        leader.signal("STOP");
+        let others = all.iter().filter(|address| **address != leader.redis).cloned().collect();
+        let mut others = CarefulClient::new(others);
+        while others.run(&format!("SET key new{round}")) != Tried::Reply("OK".into()) {}
+        // The question waits for the node, which goes on where it was halted.
+        let asked = std::thread::spawn(move || halted.run("GET key").unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+        leader.signal("CONT");
+        let reply = asked.join().unwrap();
+        assert_ne!(reply, "'old'", "a stale read");
+    }
 }

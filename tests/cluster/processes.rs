@@ -109,16 +109,27 @@ pub(crate) struct CarefulClient {
     addresses: Vec<String>,
     at: usize,
     connection: Option<crate::support::Client>,
+    /// How long to wait for a reply.
+    pub(crate) patience: Duration,
 }
 
 impl CarefulClient {
     pub(crate) fn new(addresses: Vec<String>) -> Self {
-        Self { addresses, at: 0, connection: None }
+        Self { addresses, at: 0, connection: None, patience: Duration::from_secs(15) }
     }
 
     /// Ends the connection. The next command begins another one.
     pub(crate) fn reconnect(&mut self) {
         self.connection = None;
+    }
+
+    /// Sends a command to one node, and nowhere else if that node refuses it. Within a transaction,
+    /// another connection knows nothing of the commands before.
+    pub(crate) fn run_here(&mut self, line: &str) -> Option<Tried> {
+        self.try_run(line).unwrap_or_else(|_| {
+            self.at += 1;
+            None
+        })
     }
 
     pub(crate) fn run(&mut self, line: &str) -> Tried {
@@ -142,7 +153,7 @@ impl CarefulClient {
         } else {
             let address = &self.addresses[self.at % self.addresses.len()];
             let connection = crate::support::Client::new(address)?;
-            connection.limit(Duration::from_secs(15))?;
+            connection.limit(self.patience)?;
             connection
         };
         let Ok(reply) = connection.run(line) else {
@@ -151,7 +162,8 @@ impl CarefulClient {
         };
         if let Some(moved) = reply.strip_prefix("(error) MOVED ") {
             let address = moved.split(' ').nth(1).unwrap();
-            self.at = self.addresses.iter().position(|it| it == address).unwrap();
+            let known = self.addresses.iter().position(|it| it == address);
+            self.at = known.unwrap_or(self.at + 1);
             return Ok(None);
         }
         if reply.starts_with("(error) CLUSTERDOWN") || reply.starts_with("(error) TRYAGAIN") {
