@@ -36,7 +36,8 @@ const LEAD_ATTEMPTS: usize = 5;
 const ATTEMPTS: usize = 150;
 
 impl<T: PeerTransport> Node<T> {
-    /// Founds a cluster of this node alone. Does nothing if that was done.
+    /// Founds a cluster of this node alone. Changes nothing if the node has founded
+    /// it already.
     pub(crate) async fn init(self: &Arc<Self>, shards: u16) -> Result<(), ClusterError> {
         check_shards(shards)?;
         let turn = self.founding.lock().await;
@@ -114,7 +115,7 @@ impl<T: PeerTransport> Node<T> {
                 None => {}
                 Some(_) => {
                     let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
-                    // Without a leader, it is tried again.
+                    // If nobody leads, the next round tries again.
                     drop(self.at_leader(MAP_GROUP, put).await);
                 }
             }

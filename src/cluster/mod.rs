@@ -11,6 +11,7 @@
 // - `shards` is the way in for the Redis port, and `http` that for HTTP.
 // - `map` says which group has which slots.
 
+mod accepting;
 mod admin;
 mod apply;
 mod consensus;

@@ -19,7 +19,7 @@ const REQUESTS_MAX: usize = 512;
 /// Size of the requests of an entry, in bytes, above which it takes no more of them.
 const SIZE_MAX: usize = 4 << 20;
 
-/// A request, and who waits for its answer.
+/// A request, and the client that waits for its answer.
 pub(super) struct WaitingRequest {
     pub(super) request: Request,
     pub(super) done: oneshot::Sender<Result<Answered, ClusterError>>,

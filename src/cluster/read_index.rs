@@ -25,7 +25,7 @@ const LAG_MAX: Duration = Duration::from_millis(50);
 /// How often the other nodes are asked whether this one still leads.
 const ATTEMPTS: usize = 4;
 
-/// Who waits for a read.
+/// The client that waits for a read.
 pub(super) type WaitingRead = oneshot::Sender<Result<(), ClusterError>>;
 
 /// Answers reads until the group has ended.

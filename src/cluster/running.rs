@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
+use super::accepting::serve_each;
 use super::error::ClusterError;
 use super::group::stopped;
 use super::http;
@@ -25,10 +25,6 @@ use crate::listener;
 use crate::resp::{RespOptions, RespServer};
 use crate::store::Bitcask;
 
-/// How long to wait before accepting again when the process has too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Maximum number of connections from other nodes. More wait until they are accepted.
-const CONNECTIONS_MAX: usize = 4096;
 /// Time in which the tasks of a node that is stopped have to end.
 const END_TIME: Duration = Duration::from_secs(10);
 
@@ -70,7 +66,9 @@ impl ClusterNode {
             let _within = runtime.enter();
             TcpListener::from_std(listener).map_err(|error| stopped(&error))?
         };
-        runtime.spawn(accept(listener, Arc::clone(&node), stopping));
+        let peer = Arc::new(Arc::clone(&node));
+        runtime
+            .spawn(serve_each(listener, stopping, move |stream| serve(stream, Arc::clone(&peer))));
         Ok(Self { node, address, stop, runtime: Some(runtime) })
     }
 
@@ -80,7 +78,7 @@ impl ClusterNode {
     }
 
     /// Founds a cluster that consists of this node, with a number of shards that never changes.
-    /// Does nothing if that was done before.
+    /// Changes nothing if the node has founded it already.
     ///
     /// # Errors
     ///
@@ -174,33 +172,6 @@ impl Drop for ClusterNode {
         if let Some(runtime) = self.runtime.take() {
             runtime.block_on(self.node.stop());
             runtime.shutdown_timeout(END_TIME);
-        }
-    }
-}
-
-/// Answers other nodes until the node is stopped.
-async fn accept(listener: TcpListener, node: Arc<Node<Tcp>>, mut stop: watch::Receiver<bool>) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    while !*stop.borrow() {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.changed() => break,
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, _)) => {
-                // Without it, answers that are sent in parts wait for each other.
-                drop(stream.set_nodelay(true));
-                let node = Arc::new(Arc::clone(&node));
-                connections.spawn(async move {
-                    serve(stream, node).await;
-                    drop(permit);
-                });
-            }
-            // Too many open files, or a node that is gone already.
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bitcask::cluster::ClusterAdmin;
 
-use crate::support::{PATIENCE, free_address};
+use crate::support::{PATIENCE, free_address, patiently};
 
 /// The secret of all clusters here.
 const SECRET: &str = "a secret of tests";
@@ -82,18 +82,6 @@ pub(crate) fn cluster(nodes: u64, shards: u16, dir: &Path) -> Vec<NodeProcess> {
         patiently(|| node.admin().join(&*nodes[0].cluster));
     }
     nodes
-}
-
-/// Repeats what fails until a process has begun to listen.
-fn patiently<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match call() {
-            Ok(done) => return done,
-            Err(error) if Instant::now() > until => panic!("{error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
 }
 
 /// What came of a command that must not be repeated blindly.

@@ -43,7 +43,7 @@ impl Place {
                 .listen(&self.cluster)
                 .redis_address(&self.redis)
                 .store(Options::new().segment_size(1 << 20))
-                .timing(100, 600)
+                .timing(250, 1500)
         };
         let node = patiently(|| ClusterNode::start(options()));
         let server = patiently(|| node.redis(&self.redis, RespOptions::new().threads(2)));
@@ -53,8 +53,9 @@ impl Place {
     }
 }
 
-/// Repeats what fails while a node of before lets go of its files and ports.
-fn patiently<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> T {
+/// Repeats what fails while a node begins to listen, or one of before lets go of its files and
+/// ports.
+pub(crate) fn patiently<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
         match call() {

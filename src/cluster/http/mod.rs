@@ -7,7 +7,6 @@ mod keys;
 mod pages;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,20 +25,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tower_service::Service as _;
 
+use super::accepting::serve_each;
 use super::error::ClusterError;
 use super::network::PeerTransport;
 use super::node::Node;
 
-/// Maximum number of connections. More wait until they are accepted.
-const CONNECTIONS_MAX: usize = 4096;
 /// Time in which the head of a request has to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(60);
-/// How long to wait before accepting again when the process has too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What all requests share.
 pub(super) struct HttpState<T> {
@@ -145,36 +140,14 @@ pub(super) async fn run<T: PeerTransport>(
     listener: TcpListener,
     node: Arc<Node<T>>,
     token: Option<Arc<str>>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     let router = router(HttpState { node, token });
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    while !*stop.borrow() {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.changed() => break,
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, peer)) => {
-                let router = router.clone();
-                connections.spawn(async move {
-                    talk(stream, peer, router).await;
-                    drop(permit);
-                });
-            }
-            // Too many open files, or a client that is gone already.
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
+    serve_each(listener, stop, |stream| talk(stream, router.clone())).await;
 }
 
 /// Serves a connection until it ends.
-async fn talk(stream: TcpStream, _peer: SocketAddr, router: Router) {
-    // Without it, answers that are sent in parts wait for each other.
-    drop(stream.set_nodelay(true));
+async fn talk(stream: TcpStream, router: Router) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let answer = router.clone().call(request.map(Body::new));
         async move { answer.await.map_err(io::Error::other) }
