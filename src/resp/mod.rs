@@ -33,7 +33,6 @@
 //! ```
 
 mod admission;
-#[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
 mod chance;
 mod clients_names;
 mod clustered;
