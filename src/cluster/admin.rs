@@ -51,9 +51,9 @@ impl ClusterAdmin {
         request: &PeerRequest,
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
-        let secret = Arc::clone(&self.secret);
+        let (secret, idle, progress) = (Arc::clone(&self.secret), Arc::default(), Arc::default());
         let network =
-            PeerNetwork { transport: Tcp, group, cluster: None, secret, idle: Arc::default() };
+            PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress };
         let mut connection = network.connection(address);
         match self.runtime.block_on(connection.ask(request, time)) {
             Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),

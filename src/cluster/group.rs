@@ -13,7 +13,7 @@ use super::apply::Applier;
 use super::consensus::{Answered, Consensus, Request};
 use super::error::ClusterError;
 use super::map::ClusterMap;
-use super::network::{PeerNetwork, PeerTransport};
+use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTransfer};
 use super::options::ClusterOptions;
 use super::proposer::{self, WaitingRequest};
 use super::read_index::{self, WaitingRead};
@@ -42,6 +42,8 @@ pub(crate) struct RaftGroup {
     heard: Mutex<Instant>,
     /// Whether this node hands the lead over, and takes no requests meanwhile.
     pub(super) is_yielding: AtomicBool,
+    /// The snapshots that this node is sending.
+    sending: Arc<SnapshotProgress>,
 }
 
 /// How often and when things happen in all groups, in milliseconds.
@@ -86,6 +88,7 @@ impl RaftGroup {
         let state = StateMachine::open(path, options.store.clone(), Applier::new())?;
         let log = log.purging_after(&state);
         let config = options.timing.config().validate().map_err(|error| stopped(&error))?;
+        let sending = Arc::clone(&network.progress);
         let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
         let raft = raft.map_err(|error| stopped(&error))?;
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
@@ -94,7 +97,12 @@ impl RaftGroup {
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
         let heard = Mutex::new(Instant::now());
         let is_yielding = AtomicBool::new(false);
-        Ok(Arc::new(Self { number, raft, state, writes, reads, heard, is_yielding }))
+        Ok(Arc::new(Self { number, raft, state, writes, reads, heard, is_yielding, sending }))
+    }
+
+    /// Returns the snapshots that this node is sending.
+    pub(crate) fn transfers(&self) -> Vec<SnapshotTransfer> {
+        self.sending.transfers()
     }
 
     pub(crate) fn metrics(&self) -> GroupMetrics {

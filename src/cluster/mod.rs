@@ -32,6 +32,7 @@ mod status;
 
 pub use admin::ClusterAdmin;
 pub use error::ClusterError;
+pub use network::SnapshotTransfer;
 pub use options::ClusterOptions;
 pub use running::ClusterNode;
 pub use status::{GroupRole, GroupStatus, NodeEntry, NodeStatus};

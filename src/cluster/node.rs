@@ -18,7 +18,7 @@ use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
 use crate::fs::Fs;
-use crate::raft::{LogStore, SnapshotFiles};
+use crate::raft::{LogStore, SnapshotFiles, blocking};
 
 /// A node, whatever its connections are made of.
 pub(crate) struct Node<T> {
@@ -96,7 +96,8 @@ impl<T: PeerTransport> Node<T> {
     pub(super) fn network(&self, group: u64) -> PeerNetwork<T> {
         let (transport, secret) = (self.transport.clone(), Arc::clone(&self.options.secret));
         let cluster = self.identity().map(|identity| identity.cluster);
-        PeerNetwork { transport, group, cluster, secret, idle: Arc::clone(&self.idle) }
+        let (idle, progress) = (Arc::clone(&self.idle), Arc::default());
+        PeerNetwork { transport, group, cluster, secret, idle, progress }
     }
 
     fn groups(&self) -> MutexGuard<'_, NodeGroups> {
@@ -137,6 +138,7 @@ impl<T: PeerTransport> Node<T> {
         let groups = self.all_groups();
         NodeStatus {
             id: self.options.id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             shards: known.map(|map| map.shards),
             nodes: entries(&map),
             groups: groups.iter().map(|group| GroupStatus::of(group, &map)).collect(),
@@ -204,8 +206,7 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::PutPiece { snapshot, name, offset, bytes } => {
                 let files = self.received(group.number, snapshot, false);
                 files.and_then(|files| {
-                    let written =
-                        tokio::task::block_in_place(|| files.write(&name, offset, &bytes));
+                    let written = blocking(|| files.write(&name, offset, &bytes));
                     written.map(|()| PeerAnswer::Done).map_err(|error| error.to_string())
                 })
             }

@@ -74,6 +74,8 @@ use std::sync::Arc;
 
 pub use error::ServerError;
 pub use follow::{FollowOptions, StoreFollower};
+#[cfg_attr(not(feature = "cluster"), expect(unused_imports, reason = "clusters alone need it"))]
+pub(crate) use meta::pages::page;
 pub use options::ServerOptions;
 
 use crate::listener;

@@ -111,9 +111,11 @@ fn router<T: PeerTransport>(state: HttpState<T>) -> Router {
     Router::new()
         .route("/v1/keys/{*key}", keys)
         .route("/v1/cluster", get(pages::cluster::<T>))
+        .route("/v1/cluster/nodes", get(pages::nodes::<T>))
         .route("/metrics", get(pages::metrics::<T>))
         .layer(from_fn_with_state(state.clone(), authorize::<T>))
         .route("/health", get(pages::health::<T>))
+        .route("/dashboard", get(pages::dashboard))
         .with_state(state)
 }
 

@@ -27,9 +27,10 @@ use openraft::{
 use tokio::task::JoinHandle;
 
 use super::messages::{MESSAGE_SIZE_MAX, PIECE_SIZE, PeerAnswer, PeerRequest, Recipient};
+use super::progress::SnapshotProgress;
 use super::transport::PeerTransport;
 use crate::cluster::consensus::Consensus;
-use crate::raft::SnapshotFiles;
+use crate::raft::{SnapshotFiles, blocking};
 
 /// Maximum number of connections to an address that nobody uses.
 const IDLE_MAX: usize = 64;
@@ -49,6 +50,8 @@ pub(crate) struct PeerNetwork<T> {
     pub(crate) cluster: Option<u128>,
     pub(crate) secret: Arc<str>,
     pub(crate) idle: Arc<IdlePeers>,
+    /// The snapshots that the group is sending.
+    pub(crate) progress: Arc<SnapshotProgress>,
 }
 
 /// Connections that nobody uses, by address. openraft asks for a new connection for each question
@@ -239,10 +242,12 @@ impl<T: PeerTransport> PeerConnection<T> {
             .map_err(|error| network(&error))?;
         let PeerAnswer::SnapshotBegun(snapshot) = begun else { return Err(network(&odd(&begun))) };
         let files = sent.snapshot.files().map_err(|error| unreadable(&error))?;
+        let size = files.iter().map(|file| file.size).sum();
+        let transfer = self.network.progress.begin(self.target.unwrap_or(0), size);
         for file in files {
             let mut offset = 0;
             while offset < file.size {
-                let bytes = piece(&sent.snapshot, &file.name, offset)
+                let bytes = blocking(|| piece(&sent.snapshot, &file.name, offset))
                     .map_err(|error| unreadable(&error))?;
                 let size = bytes.len() as u64;
                 if size == 0 {
@@ -252,6 +257,7 @@ impl<T: PeerTransport> PeerConnection<T> {
                 let put = PeerRequest::PutPiece { snapshot, name, offset, bytes: bytes.into() };
                 let put = self.ask(&put, PIECE_TIME).await.map_err(|error| network(&error))?;
                 let PeerAnswer::Done = put else { return Err(network(&odd(&put))) };
+                transfer.sent(size);
                 offset += size;
             }
         }

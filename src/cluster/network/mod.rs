@@ -7,8 +7,11 @@
 
 pub(super) mod client;
 pub(super) mod messages;
+pub(super) mod progress;
 pub(super) mod server;
 pub(super) mod transport;
 
 pub(crate) use client::{IdlePeers, PeerNetwork};
+pub(crate) use progress::SnapshotProgress;
+pub use progress::SnapshotTransfer;
 pub(crate) use transport::{PeerTransport, Tcp};
