@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::http::HeaderValue;
 use openraft::raft::AppendEntriesResponse;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -52,6 +53,7 @@ impl<T: PeerTransport> Node<T> {
             options.addresses.cluster.clone_from(&options.listen);
         }
         check_announced(&options.addresses)?;
+        check_secret(&options.secret)?;
         Fs::DISK.create_dirs(&options.dir)?;
         let node = Self {
             options,
@@ -69,10 +71,23 @@ impl<T: PeerTransport> Node<T> {
                 return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
             }
             node.open_groups(identity).await?;
+            node.check_known().await?;
             let announcing = Arc::clone(&node);
             tokio::spawn(async move { announcing.announce(identity).await });
         }
         Ok(node)
+    }
+
+    /// Refuses to go on under an address at which the others do not look for this node.
+    async fn check_known(&self) -> Result<(), ClusterError> {
+        let (id, here) = (self.options.id, &self.options.addresses.cluster);
+        let known = self.map().nodes.get(&id).map(|known| known.cluster.clone());
+        let Some(known) = known.filter(|known| known != here) else { return Ok(()) };
+        self.stop().await;
+        Err(ClusterError::Refused(format!(
+            "the other nodes know node {id} by the address {known}, and not by {here}: start it with \
+             that address, or remove it, and let it join under a new number"
+        )))
     }
 
     /// Opens all groups of a cluster. The caller has the turn, or nobody else has the node.
@@ -160,6 +175,8 @@ impl<T: PeerTransport> Node<T> {
                 let address = leader.and_then(|leader| self.address_of(leader));
                 PeerAnswer::AskLeader { leader: *leader, address }
             }
+            // All of these may be done twice.
+            ClusterError::Unknown => PeerAnswer::AskLeader { leader: None, address: None },
             failure => PeerAnswer::Failed(failure.to_string()),
         }
     }
@@ -189,6 +206,8 @@ impl<T: PeerTransport> Node<T> {
                 let has_all = || raft.metrics().borrow().last_applied >= committed;
                 if matches!(appended, Ok(AppendEntriesResponse::Success)) && has_all() {
                     group.hear();
+                    // Nobody sends a snapshot to a node that has everything.
+                    discard(self.snapshots().remove(&group.number));
                 }
                 appended.map(PeerAnswer::Appended).map_err(|it| it.to_string())
             }
@@ -198,7 +217,8 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::BeginSnapshot => match raft.begin_receiving_snapshot().await {
                 Ok(files) => {
                     let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-                    self.snapshots().insert(group.number, (number, *files));
+                    let before = self.snapshots().insert(group.number, (number, *files));
+                    discard(before);
                     Ok(PeerAnswer::SnapshotBegun(number))
                 }
                 Err(error) => Err(error.to_string()),
@@ -280,10 +300,19 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::Lead => group()?.lead(self).await?,
             PeerRequest::Yield { to } => group()?.yield_lead(to).await?,
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
+            PeerRequest::Write(request) => return self.answer_write(&*group()?, request).await,
+            PeerRequest::ReadIndex => return self.answer_read_index(&*group()?).await,
             PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
             _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
         }
         Ok(PeerAnswer::Done)
+    }
+}
+
+/// Removes the files of a snapshot that nobody wants any more, which may take long.
+fn discard(received: Option<(u64, SnapshotFiles)>) {
+    if let Some(received) = received {
+        tokio::task::spawn_blocking(move || drop(received));
     }
 }
 
@@ -296,6 +325,15 @@ fn check_announced(addresses: &NodeAddresses) -> Result<(), ClusterError> {
                 "others cannot reach this node at {address}: set the address that they use"
             )));
         }
+    }
+    Ok(())
+}
+
+/// Refuses secrets that are none, or that no request can carry.
+fn check_secret(secret: &str) -> Result<(), ClusterError> {
+    if secret.is_empty() || HeaderValue::from_str(secret).is_err() {
+        let reason = "the secret has to be a text of one line that is not empty";
+        return Err(ClusterError::Refused(reason.to_owned()));
     }
     Ok(())
 }

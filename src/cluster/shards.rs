@@ -96,6 +96,10 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
         Topology { me, epoch: map.epoch, nodes: nodes.collect(), shards: shards.collect() }
     }
 
+    fn forwards(&self) -> bool {
+        self.node.options.forwards
+    }
+
     fn shard_of(&self, slot: u16) -> u64 {
         self.node.map().group_of(slot)
     }
@@ -106,7 +110,7 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
 
     fn confirm(&self, shard: u64) -> Result<(), ShardFailure> {
         let (group, _waiting) = (self.group(shard)?, self.wait()?);
-        let confirmed = self.runtime.block_on(group.read_index());
+        let confirmed = self.runtime.block_on(self.node.read_index(&group));
         confirmed.map_err(|error| self.failure(error))
     }
 
@@ -116,7 +120,8 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
         request: CommandsRequest,
     ) -> Result<Option<Vec<ReplicatedReply>>, ShardFailure> {
         let (group, _waiting) = (self.group(shard)?, self.wait()?);
-        match self.runtime.block_on(group.write(Request::Commands(request))) {
+        let request = Request::Commands(request);
+        match self.runtime.block_on(self.node.write(&group, request)) {
             Ok(Answered::Replies(replies)) => Ok(replies),
             Ok(Answered::Refused(reason)) => Err(ShardFailure::Failed(format!("ERR {reason}"))),
             Ok(_) => Err(ShardFailure::Failed("ERR the answer is not that to commands".to_owned())),

@@ -103,7 +103,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-#[cfg_attr(not(feature = "cluster"), expect(unused_imports, reason = "clusters alone need it"))]
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(unused_imports, reason = "clusters alone need it")
+)]
 pub(crate) use blocking::blocking;
 pub use log::{LogReader, LogStore};
 pub use state::apply::Apply;

@@ -65,6 +65,8 @@ mod replicated;
 mod reply;
 mod reply_buffer;
 mod reply_memory;
+#[cfg(feature = "cluster")]
+mod sent_reply;
 mod server;
 mod server_state;
 mod session;

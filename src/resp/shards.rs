@@ -11,13 +11,17 @@ pub(crate) trait ClusterShards: fmt::Debug + Send + Sync {
     /// Returns who has which slots, as this node knows it.
     fn topology(&self) -> Topology;
 
+    /// Returns whether this node takes requests for shards that others lead.
+    fn forwards(&self) -> bool;
+
     /// Returns the shard that has a slot.
     fn shard_of(&self, slot: u16) -> u64;
 
     /// Returns the keys of a shard, as they are on this node.
     fn keys(&self, shard: u64) -> Result<Arc<ReplicatedKeys>, ShardFailure>;
 
-    /// Waits until what this node has of a shard is not stale. Only its leader can do that.
+    /// Waits until what this node has of a shard is not stale. Unless nodes forward, only its leader
+    /// can do that.
     fn confirm(&self, shard: u64) -> Result<(), ShardFailure>;
 
     /// Has commands run on all nodes of a shard. Returns the replies once a majority has the
