@@ -15,7 +15,7 @@ use crate::client::Client;
 /// Number of writes before the kill.
 const WRITES: u64 = 200;
 /// How long a write may take before it is sent to another node.
-const ATTEMPT_MAX: Duration = Duration::from_millis(250);
+const ATTEMPT_MAX: Duration = Duration::from_millis(100);
 /// Pause after an attempt that has failed.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a failover may take.
