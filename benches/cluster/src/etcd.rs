@@ -1,8 +1,8 @@
 //! A client of etcd, which speaks its protocol of version 3: gRPC.
 
+use http::uri::PathAndQuery;
 use prost::Message;
 use tonic::client::Grpc;
-use http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 

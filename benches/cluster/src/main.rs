@@ -11,6 +11,7 @@
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]
 #![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 #![expect(clippy::cast_possible_truncation, reason = "the counted values are small")]
+#![expect(clippy::cast_sign_loss, reason = "the counted values are positive")]
 
 mod arguments;
 mod client;
