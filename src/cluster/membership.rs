@@ -326,7 +326,7 @@ impl RaftGroup {
     /// until the others may elect it. After that time, everything is as before.
     pub(super) async fn yield_lead(self: &Arc<Self>, to: u64) -> Result<(), ClusterError> {
         self.must_lead()?;
-        // A node that has been elected meanwhile would silence itself, and another one would follow.
+        // A node that has been elected meanwhile would silence itself, and lose the lead again.
         if to == self.metrics().id {
             return Ok(());
         }
