@@ -29,17 +29,25 @@ impl RaftGroup {
     ) -> Result<(), ClusterError> {
         let me = node.options.id;
         for _ in 0..LEAD_ATTEMPTS {
+            let mut last_term = None;
             match self.leader() {
                 Some(leader) if leader == me => return Ok(()),
                 // The others elect nobody as long as they hear of a leader.
-                Some(_) => {
+                Some(leader) => {
                     drop(node.at_leader(self.number, || PeerRequest::Yield { to: me }).await?);
+                    if self.leader() != Some(leader) {
+                        continue;
+                    }
+                    last_term = Some(self.metrics().current_term);
                     self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
                 }
                 // Somebody is being elected. A node that stands again and again stops the others.
                 None => {}
             }
-            let leads = |metrics: &GroupMetrics| leader_of(metrics).is_some();
+            // Until the election has begun, the leader of before is still the one that is known.
+            let leads = |metrics: &GroupMetrics| {
+                leader_of(metrics).is_some() && Some(metrics.current_term) > last_term
+            };
             let wait = self.raft.wait(Some(ELECTION_TIME));
             // If nobody leads by then, the next look says so.
             drop(wait.metrics(leads, "somebody leads").await);
@@ -51,6 +59,10 @@ impl RaftGroup {
     /// until the others may elect it. After that time, everything is as before.
     pub(super) async fn yield_lead(self: &Arc<Self>, to: u64) -> Result<(), ClusterError> {
         self.must_lead()?;
+        // A node that has been elected meanwhile would silence itself, and lose the lead again.
+        if to == self.metrics().id {
+            return Ok(());
+        }
         let lacks = || {
             let metrics = self.metrics();
             let found = metrics.replication.as_ref().and_then(|all| all.get(&to).copied());
