@@ -31,9 +31,9 @@ const SHARD_PART: u64 = 1 << 10;
 
 /// The slot of a command, and its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct SlotPlace {
-    slot: u16,
-    shard: u64,
+pub(super) struct SlotPlace {
+    pub(super) slot: u16,
+    pub(super) shard: u64,
 }
 
 type Shards = Arc<dyn ClusterShards>;
@@ -52,7 +52,7 @@ fn common_slot<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Answer<Option<u
 }
 
 /// Returns the error that sends a client to the right node.
-fn refusal_of(slot: u16, failure: ShardFailure) -> Refusal {
+pub(super) fn refusal_of(slot: u16, failure: ShardFailure) -> Refusal {
     Refusal::Text(match failure {
         ShardFailure::Moved(address) => format!("MOVED {slot} {address}").into(),
         ShardFailure::NoLeader => NO_LEADER.into(),
@@ -249,7 +249,11 @@ impl Session {
 }
 
 /// Returns where a command has to run, or `None` if it has no keys.
-fn place_of(shards: &Shards, args: &[Bytes], spec: &CommandSpec) -> Answer<Option<SlotPlace>> {
+pub(super) fn place_of(
+    shards: &Shards,
+    args: &[Bytes],
+    spec: &CommandSpec,
+) -> Answer<Option<SlotPlace>> {
     let slot = common_slot(spec.keys(args).unwrap_or_default())?;
     Ok(slot.map(|slot| SlotPlace { slot, shard: shards.shard_of(slot) }))
 }
@@ -328,11 +332,14 @@ fn scan_page(
     Ok((if let Some(Reply::Array(items)) = items { items } else { Vec::new() }, next))
 }
 
+/// Copies arguments, which share the memory of everything that arrived with them.
+pub(super) fn copied(args: &[Bytes]) -> Vec<Bytes> {
+    args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect()
+}
+
 /// Has a command run on all nodes of its shard.
 fn write(shards: &Shards, place: SlotPlace, args: &[Bytes]) -> Answer {
-    // Copies, since the arguments share the memory of everything that arrived with them.
-    let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
-    let request = CommandsRequest { commands: vec![args], watched: Vec::new() };
+    let request = CommandsRequest { commands: vec![copied(args)], watched: Vec::new() };
     let written = blocking(|| shards.write(place.shard, request));
     let written = written.map_err(|failure| refusal_of(place.slot, failure))?;
     let reply = written.into_iter().flatten().next();
@@ -346,6 +353,6 @@ fn read(keys: &ReplicatedKeys, args: &[Bytes], spec: &CommandSpec) -> Answer {
 }
 
 /// Waits for the cluster. The other clients of this thread are served by another one meanwhile.
-fn blocking<T>(call: impl FnOnce() -> T) -> T {
+pub(super) fn blocking<T>(call: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(call)
 }

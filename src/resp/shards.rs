@@ -26,12 +26,15 @@ pub(crate) trait ClusterShards: fmt::Debug + Send + Sync {
 
     /// Has commands run on all nodes of a shard. Returns the replies once a majority has the
     /// commands on disk, or `None` if a watched key has changed.
-    fn write(
-        &self,
-        shard: u64,
-        request: CommandsRequest,
-    ) -> Result<Option<Vec<ReplicatedReply>>, ShardFailure>;
+    fn write(&self, shard: u64, request: CommandsRequest) -> Written;
+
+    /// Has commands run on several shards at the same time. Returns what [`write`](Self::write)
+    /// does for each.
+    fn write_all(&self, requests: Vec<(u64, CommandsRequest)>) -> Vec<Written>;
 }
+
+/// The replies to commands that a shard was to run, or `None` if a watched key has changed.
+pub(crate) type Written = Result<Option<Vec<ReplicatedReply>>, ShardFailure>;
 
 /// Why a shard does not answer here.
 #[derive(Debug, Clone, PartialEq, Eq)]
