@@ -95,7 +95,7 @@ impl Keyspace<'_> {
     /// what they write until the commit is removed too.
     pub(super) fn flush_within(&mut self) {
         let ledger = &self.database.ledger;
-        let note = self.flushed.clone().filter(|_| ledger.is_followed()).map(|flushed| {
+        let note = self.flushed.clone().filter(|_| self.is_followed).map(|flushed| {
             let ledger = Arc::clone(ledger);
             let note: ClearNote = Box::new(move |before| {
                 let ticket = ledger.note_flush(before);

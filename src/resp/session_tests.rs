@@ -8,7 +8,9 @@ use tokio::sync::watch;
 
 use super::admission::find;
 use super::commands_table::table;
-use super::database::Databases;
+use super::database::{Database, Databases};
+use super::events::EventClass;
+use super::keyspace::{Keyspace, Lifespan};
 use super::options::RespOptions;
 use super::outbox::Outbox;
 use super::reply::{OK, Protocol, Reply};
@@ -170,4 +172,23 @@ fn the_names_that_a_client_keeps_are_limited() {
     assert!(reply_to(&mut session, &args("WATCH k")).is_some());
     state.stop.send_replace(true);
     state.followers.join();
+}
+
+/// The follower tells such a change, since it has no note.
+#[test]
+fn a_command_that_began_before_anybody_followed_tells_of_no_change() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let mut space = Keyspace::new(&database);
+    let key = Bytes::from_static(b"k");
+    space
+        .noted(&key, |space| {
+            space.database.ledger.set_followed(true);
+            space.database.store.put("k", "1")?;
+            Ok(true)
+        })
+        .unwrap();
+    space.event(EventClass::String, "set", &key);
+    space.atomically(|space| space.put(b"new", b"1", Lifespan::Endless)).unwrap();
+    assert!(space.deeds.events.is_empty() && space.deeds.has_written);
 }
