@@ -248,14 +248,18 @@ impl<'a> Keyspace<'a> {
     /// Puts what a key holds, as it is stored.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], life: Lifespan) -> Answer<()> {
         check_key(key)?;
-        self.note_new(key)?;
+        let is_new = self.is_followed && !self.exists(key)?;
         let stored_key = encode_key(key);
         if self.tx.is_some() {
             self.note_in_transaction(key);
-            return self.put_stored(&stored_key, value, life);
+            self.put_stored(&stored_key, value, life)?;
+        } else {
+            self.noted(key, |space| space.put_stored(&stored_key, value, life).map(|()| true))?;
         }
-        self.noted(key, |space| space.put_stored(&stored_key, value, life).map(|()| true))
-            .map(|_| ())
+        if is_new {
+            self.event(EventClass::New, "new", &Bytes::copy_from_slice(key));
+        }
+        Ok(())
     }
 
     /// Removes a key and what it holds. Returns whether it existed.
@@ -331,14 +335,6 @@ impl<'a> Keyspace<'a> {
             ledger.forget(key, ticket);
         }
         result
-    }
-
-    /// Notes that a key is about to be created, if somebody wants to know.
-    fn note_new(&mut self, key: &[u8]) -> Answer<()> {
-        if self.is_followed && !self.exists(key)? {
-            self.event(EventClass::New, "new", &Bytes::copy_from_slice(key));
-        }
-        Ok(())
     }
 
     pub(super) fn note_in_transaction(&mut self, key: &[u8]) {

@@ -192,3 +192,16 @@ fn a_command_that_began_before_anybody_followed_tells_of_no_change() {
     space.atomically(|space| space.put(b"new", b"1", Lifespan::Endless)).unwrap();
     assert!(space.deeds.events.is_empty() && space.deeds.has_written);
 }
+
+#[test]
+fn a_key_is_not_new_if_its_write_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().value_size_limit(4).open(dir.path()).unwrap();
+    let database = Database::replicated(Arc::new(store)).unwrap();
+    database.ledger.set_followed(true);
+    let mut space = Keyspace::new(&database);
+    space.put(b"k", b"12345", Lifespan::Endless).unwrap_err();
+    assert!(space.deeds.events.is_empty());
+    space.put(b"k", b"1234", Lifespan::Endless).unwrap();
+    assert_eq!(space.deeds.events.len(), 1);
+}
