@@ -1,5 +1,6 @@
 //! What a follower of the change feed reports, and what it does not.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -9,10 +10,18 @@ use crate::resp::keyspace::{Keyspace, Lifespan};
 use crate::resp::keyspace_transaction::in_transaction;
 use crate::resp::ledger::NOTES_MAX;
 use crate::resp::refusal::text;
+use crate::resp::session::Session;
 use crate::resp::session_tests::{args, sent, session, state};
 
 fn unsynced() -> WriteOptions {
     WriteOptions::new().durable(false)
+}
+
+/// Takes the names of the events that a listener was told of.
+fn events(listener: &mut Session) -> Vec<String> {
+    let sent = sent(listener).replace("__keyevent@0__:*", "");
+    let names = sent.lines().filter_map(|line| line.strip_prefix("__keyevent@0__:"));
+    names.map(str::to_owned).collect()
 }
 
 #[test]
@@ -159,11 +168,11 @@ fn what_a_clear_has_removed_does_not_expire() {
         while let Some(change) = changes.try_recv().unwrap() {
             follower.changed(&change);
         }
-        assert_eq!((follower.due.len(), follower.expiring.len()), (1, 1));
+        assert_eq!(follower.expiring.len(), 1);
         clear();
         assert!(changes.try_recv().is_err());
         let mut changes = follower.resume().unwrap();
-        assert_eq!((follower.due.len(), follower.expiring.len()), (0, 0));
+        assert_eq!(follower.expiring.len(), 0);
         assert!(changes.try_recv().unwrap().is_none());
     }
 }
@@ -179,23 +188,63 @@ fn a_key_that_was_deleted_in_time_does_not_expire_though_the_follower_is_behind(
         database.store.put_opt("k", "v", options).unwrap();
         let put = changes.try_recv().unwrap().unwrap();
         follower.changed(&put);
-        // The hour is over at once, but it has not come before the delete.
-        let time = put.timestamp + Duration::from_micros(1);
-        follower.due = BTreeSet::from([(time, b"k".to_vec())]);
-        follower.expiring = HashMap::from([(b"k".to_vec(), time)]);
         database.store.delete("k").unwrap();
         let delete = changes.try_recv().unwrap().unwrap();
-        while SystemTime::now() <= delete.timestamp {}
+        // The hour is over at once, but not before the delete.
+        let time = delete.timestamp + Duration::from_micros(1);
+        follower.expiring.clear();
+        follower.expiring.remember(b"k", time);
+        while SystemTime::now() <= time {}
         follower.expire();
         assert_eq!(state.counts.expired.load(Ordering::Relaxed), 0);
         if is_deleted {
             follower.changed(&delete);
         } else {
             // As if the key had expired: nothing else comes.
-            follower.reached = delete.timestamp;
+            follower.reached = time;
         }
         follower.expire();
         assert_eq!(state.counts.expired.load(Ordering::Relaxed), expired);
-        assert!(follower.due.is_empty());
+        assert_eq!(follower.expiring.len(), 0);
     }
+}
+
+/// As when a lock is taken that has just expired, before the follower has looked.
+#[test]
+fn a_key_that_is_written_again_has_expired_before() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let store = &database.store;
+    state.parameters.set(b"notify-keyspace-events", b"EA");
+    let mut listener = session(&state);
+    listener.run(&args("PSUBSCRIBE __keyevent@0__:*"));
+    let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
+    let mut changes = changes_from_now(store).unwrap();
+    let end = || SystemTime::now() + Duration::from_millis(20);
+    let brief = |end| WriteOptions::new().expires_at(end);
+    let mut told = |writes: &[&dyn Fn()]| {
+        sent(&mut listener);
+        for write in writes {
+            write();
+            follower.changed(&changes.try_recv().unwrap().unwrap());
+            if store.contains_key("k").unwrap() {
+                // As long as the key exists, nothing has expired.
+                assert!(!sent(&mut listener).contains("expired"));
+            }
+            while store.contains_key("k").unwrap() {
+                std::thread::yield_now();
+            }
+        }
+        events(&mut listener)
+    };
+    let put = || store.put_opt("k", "1", brief(end())).unwrap();
+    assert_eq!(told(&[&put, &put]), ["expired", "set"]);
+    assert_eq!(told(&[&|| assert!(!store.delete("k").unwrap())]), ["expired"]);
+    assert_eq!(state.counts.expired.load(Ordering::Relaxed), 2);
+    // A write that keeps the time has found the key, whenever it was logged.
+    let past = SystemTime::now() - Duration::from_secs(1);
+    let again = || store.put_opt("k", "1", brief(past)).unwrap();
+    assert_eq!(told(&[&again, &again]), ["set", "set"]);
+    follower.expire();
+    assert_eq!(state.counts.expired.load(Ordering::Relaxed), 3);
 }
