@@ -21,8 +21,8 @@ use super::encoding::{StoredContent, decode_key, decode_value, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::ledger::changes_from_now;
 use super::server_state::RespState;
-use expiring::ExpiringKeys;
 use crate::store::{Change, Changes, Operation};
+use expiring::ExpiringKeys;
 
 /// How often a follower looks whether anybody still listens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

@@ -269,10 +269,14 @@ impl<'a> Keyspace<'a> {
         }
         let may_be_hash = self.database.has_hashes();
         if self.tx.is_none() && !may_be_hash {
-            return self.noted(key, |space| {
+            let mut existed = false;
+            self.noted(key, |space| {
                 let options = WriteOptions::new().durable(false);
-                Ok(space.database.store.delete_opt(encode_key(key), options)?)
-            });
+                let deleted = space.database.store.delete_logged(encode_key(key), options)?;
+                existed = deleted.existed;
+                Ok(deleted.is_logged)
+            })?;
+            return Ok(existed);
         }
         self.atomically(|space| {
             let holding = if may_be_hash {
@@ -320,7 +324,7 @@ impl<'a> Keyspace<'a> {
         Ok(tx.prefix(header.prefix()).collect::<Result<_, Error>>()?)
     }
 
-    /// Makes a change outside of a transaction, which the closure says whether it has made.
+    /// Makes a change outside of a transaction. The closure says whether the log has it.
     pub(super) fn noted(
         &mut self,
         key: &[u8],

@@ -56,8 +56,9 @@ fn in_transaction_within<T>(
             Ok(result) => {
                 for key in keys {
                     let stored = encode_key(&key);
-                    // The log has no deletion of a key that did not exist. A flush notes its own.
-                    let is_deleted = || tx.snapshot().contains_key(&stored);
+                    // The log has no deletion of a key without an entry, but of one that has
+                    // expired. A flush notes its own.
+                    let is_deleted = || database.store.has_entry(&stored);
                     if tx.contains_key(&stored)? || (!deeds.has_flushed && is_deleted()?) {
                         let ticket = database.ledger.note(&key);
                         noted.push((key, ticket));

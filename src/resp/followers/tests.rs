@@ -218,19 +218,15 @@ fn a_key_that_is_written_again_has_expired_before() {
     state.parameters.set(b"notify-keyspace-events", b"EA");
     let mut listener = session(&state);
     listener.run(&args("PSUBSCRIBE __keyevent@0__:*"));
+    sent(&mut listener);
     let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
     let mut changes = changes_from_now(store).unwrap();
     let end = || SystemTime::now() + Duration::from_millis(20);
     let brief = |end| WriteOptions::new().expires_at(end);
     let mut told = |writes: &[&dyn Fn()]| {
-        sent(&mut listener);
         for write in writes {
             write();
             follower.changed(&changes.try_recv().unwrap().unwrap());
-            if store.contains_key("k").unwrap() {
-                // As long as the key exists, nothing has expired.
-                assert!(!sent(&mut listener).contains("expired"));
-            }
             while store.contains_key("k").unwrap() {
                 std::thread::yield_now();
             }
@@ -238,7 +234,7 @@ fn a_key_that_is_written_again_has_expired_before() {
         events(&mut listener)
     };
     let put = || store.put_opt("k", "1", brief(end())).unwrap();
-    assert_eq!(told(&[&put, &put]), ["expired", "set"]);
+    assert_eq!(told(&[&put, &put]), ["set", "expired", "set"]);
     assert_eq!(told(&[&|| assert!(!store.delete("k").unwrap())]), ["expired"]);
     assert_eq!(state.counts.expired.load(Ordering::Relaxed), 2);
     // A write that keeps the time has found the key, whenever it was logged.
@@ -247,4 +243,53 @@ fn a_key_that_is_written_again_has_expired_before() {
     assert_eq!(told(&[&again, &again]), ["set", "set"]);
     follower.expire();
     assert_eq!(state.counts.expired.load(Ordering::Relaxed), 3);
+}
+
+/// The delete removes an entry from the store, but no key.
+#[test]
+fn a_delete_of_a_key_that_has_expired_tells_of_nothing_but_that() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let store = &database.store;
+    state.parameters.set(b"notify-keyspace-events", b"EA");
+    database.ledger.set_followed(true);
+    let mut listener = session(&state);
+    listener.run(&args("PSUBSCRIBE __keyevent@0__:*"));
+    sent(&mut listener);
+    let mut follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
+    let mut changes = changes_from_now(store).unwrap();
+    let mut follow = |follower: &mut FeedFollower| {
+        while let Some(change) = changes.try_recv().unwrap() {
+            follower.changed(&change);
+        }
+        follower.report_owed();
+    };
+    let mut client = session(&state);
+    for (lines, own) in
+        [(&["DEL k"][..], &[][..]), (&["MULTI", "SET k 1", "DEL k", "EXEC"], &["set", "del"])]
+    {
+        for is_told_before in [false, true] {
+            client.run(&args("SET k 1 PX 20"));
+            follow(&mut follower);
+            while store.contains_key("k").unwrap() {
+                std::thread::yield_now();
+            }
+            follower.reached = SystemTime::now();
+            if is_told_before {
+                follower.expire();
+            }
+            for line in lines {
+                client.run(&args(line));
+            }
+            follow(&mut follower);
+            follower.expire();
+            let mut names = events(&mut listener);
+            let expired = names.iter().position(|name| name == "expired").unwrap();
+            names.remove(expired);
+            assert_eq!(names[..2], ["set", "expire"], "{lines:?}");
+            assert_eq!(names[2..], *own, "{lines:?}");
+        }
+    }
+    let replies = sent(&mut client);
+    assert!(replies.contains("+OK\r\n:0\r\n+OK\r\n:0\r\n+OK\r\n"), "{replies}");
 }
