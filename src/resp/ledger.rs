@@ -25,6 +25,9 @@ use crate::store::{Bitcask, Change, Changes, Operation, Position};
 /// Maximum number of keys with notes. Notes beyond it are dropped: some changes are then reported
 /// twice.
 pub(super) const NOTES_MAX: usize = 1 << 20;
+/// Maximum size of these keys, and of those that are owed, in bytes. Changes of further owed keys are
+/// told only to caches, which forget everything.
+const NOTES_SIZE_MAX: usize = 64 << 20;
 
 /// Begins the feed of a store at the present. A clear or a merge may end it before it has begun.
 pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
@@ -41,6 +44,8 @@ pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
 struct OwnNotes {
     /// The number of changes for each key.
     counts: HashMap<Vec<u8>, u32>,
+    /// Size of these keys.
+    size: usize,
     /// The position behind the last own clear.
     cleared: Option<Position>,
     /// The positions before the batches in which own transactions have deleted all keys, in the
@@ -48,7 +53,9 @@ struct OwnNotes {
     flushes: VecDeque<Position>,
     /// Keys whose changes were taken for attempts that have failed.
     owed: Vec<Vec<u8>>,
-    /// Whether a batch of others was taken for a flush that has failed.
+    owed_size: usize,
+    /// Whether a batch of others was taken for a flush that has failed, or keys are owed that are
+    /// not listed.
     owes_all: bool,
     /// How often all notes were dropped.
     drops: u64,
@@ -95,8 +102,18 @@ impl OwnNotes {
         *count -= 1;
         if *count == 0 {
             self.counts.remove(key);
+            self.size = self.size.saturating_sub(key.len());
         }
         true
+    }
+
+    fn owe(&mut self, key: &[u8]) {
+        if self.owed.len() < NOTES_MAX && self.owed_size + key.len() <= NOTES_SIZE_MAX {
+            self.owed_size += key.len();
+            self.owed.push(key.to_vec());
+        } else {
+            self.owes_all = true;
+        }
     }
 }
 
@@ -158,7 +175,8 @@ impl Ledger {
         let mut notes = self.notes();
         if let Some(count) = notes.counts.get_mut(key) {
             *count += 1;
-        } else if notes.counts.len() < NOTES_MAX {
+        } else if notes.counts.len() < NOTES_MAX && notes.size + key.len() <= NOTES_SIZE_MAX {
+            notes.size += key.len();
             notes.counts.insert(key.to_vec(), 1);
         } else {
             return NoteTicket(None);
@@ -171,7 +189,7 @@ impl Ledger {
     pub(super) fn forget(&self, key: &[u8], ticket: NoteTicket) {
         let mut notes = self.notes();
         if ticket.0 == Some(notes.drops) && !notes.take(key) {
-            notes.owed.push(key.to_vec());
+            notes.owe(key);
         }
     }
 
@@ -200,6 +218,7 @@ impl Ledger {
     /// Returns what the follower has to report although it has found notes.
     pub(super) fn take_owed(&self) -> OwedReports {
         let mut notes = self.notes();
+        notes.owed_size = 0;
         let (keys, all) = (std::mem::take(&mut notes.owed), std::mem::take(&mut notes.owes_all));
         OwedReports { keys, all }
     }
@@ -212,5 +231,34 @@ impl Ledger {
         is_cleared
             || notes.is_flushed(change)
             || decode_key(&change.key).is_some_and(|key| notes.take(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_and_owed_keys_are_bounded_by_their_size() {
+        let ledger = Ledger::default();
+        let key = |number: usize| format!("{number:>65000}").into_bytes();
+        let (fitting, mut tickets) = (NOTES_SIZE_MAX / 65_000, Vec::new());
+        for number in 0..fitting + 10 {
+            tickets.push(ledger.note(&key(number)));
+        }
+        assert!(tickets.iter().filter(|ticket| ticket.0.is_some()).count() == fitting);
+        assert_eq!(ledger.notes().size, fitting * 65_000);
+        for (number, ticket) in tickets.iter().enumerate().take(2) {
+            // The note is there only once, as if the follower had taken it for another change.
+            ledger.forget(&key(number), *ticket);
+            ledger.forget(&key(number), *ticket);
+        }
+        assert_eq!(ledger.notes().size, (fitting - 2) * 65_000);
+        assert_eq!(ledger.take_owed().keys.len(), 2);
+        for number in 0..=fitting {
+            ledger.notes().owe(&key(number));
+        }
+        let owed = ledger.take_owed();
+        assert!(owed.keys.len() == fitting && owed.all && ledger.notes().owed_size == 0);
     }
 }
