@@ -21,6 +21,7 @@ use super::encoding::{StoredContent, decode_key, decode_value, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::ledger::changes_from_now;
 use super::server_state::RespState;
+use crate::error::Error;
 use crate::store::{Change, Changes, Operation};
 use expiring::ExpiringKeys;
 
@@ -116,7 +117,7 @@ impl FeedFollower {
                 Ok(None) => self.reached = self.reached.max(asked),
                 // Everything was removed at once, this thread is too far behind, or the store
                 // cannot be read. It goes on: caches that are told of nothing stay wrong.
-                Err(_) => match self.resume() {
+                Err(error) => match self.resume(&error) {
                     Some(again) => changes = again,
                     None => thread::sleep(LOOK_INTERVAL),
                 },
@@ -133,11 +134,11 @@ impl FeedFollower {
     }
 
     /// Goes on with the feed, which has ended.
-    fn resume(&mut self) -> Option<Changes> {
+    fn resume(&mut self, error: &Error) -> Option<Changes> {
         // Keys that a clear has removed do not expire any more. After a gap, nobody knows which
         // keys were removed or put anew.
         self.expiring.clear();
-        let resumed = self.database.ledger.resume(&self.database.store);
+        let resumed = self.database.ledger.resume(&self.database.store, error);
         if !resumed.as_ref().is_ok_and(|(_, is_gap)| !is_gap) {
             self.state.tracker.all_changed(&self.state.peers);
         }

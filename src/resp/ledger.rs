@@ -7,9 +7,9 @@
 //! - A transaction that deletes all keys has one note for all of them: the position before its
 //!   batch.
 //! - A clear ends the feed, and the notes of the changes that it has removed are dropped. The
-//!   position behind a clear of the server's own is remembered: if the feed can go on from there,
-//!   nothing else has been cleared since. The follower may still meet changes before that position,
-//!   which it had received; nobody is told of these.
+//!   position behind a clear of the server's own is remembered: if the feed of the same listeners
+//!   can go on from there, nothing else has been cleared since. The follower may still meet changes
+//!   before that position, which it had received; nobody is told of these.
 //! - If others change the same key at the same moment, the two reports may be exchanged. None is
 //!   lost: if the attempt to change the key fails, the change that took its note is owed, and the
 //!   follower reports it.
@@ -19,14 +19,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::encoding::decode_key;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Bitcask, Change, Changes, Operation, Position};
 
 /// Maximum number of keys with notes. Notes beyond it are dropped: some changes are then reported
 /// twice.
 pub(super) const NOTES_MAX: usize = 1 << 20;
-/// Maximum size of these keys, and of those that are owed, in bytes. Changes of further owed keys are
-/// told only to caches, which forget everything.
+/// Maximum size of these keys, and of those that are owed, in bytes. Changes of further owed keys
+/// are told only to caches, which forget everything.
 const NOTES_SIZE_MAX: usize = 64 << 20;
 
 /// Begins the feed of a store at the present. A clear or a merge may end it before it has begun.
@@ -59,6 +59,16 @@ struct OwnNotes {
     owes_all: bool,
     /// How often all notes were dropped.
     drops: u64,
+    /// How often somebody began or ended to follow.
+    followings: u64,
+}
+
+/// The position behind an own clear.
+#[derive(Debug, Clone, Copy)]
+struct OwnClear {
+    position: Position,
+    /// When it was, as `followings` counts. A later follower has begun behind it.
+    following: u64,
 }
 
 /// What an attempt to change a key needs to take its note back: when it was made, or nothing if
@@ -83,8 +93,8 @@ pub(super) struct OwedReports {
 
 impl OwnNotes {
     fn drop_all(&mut self) {
-        let Self { cleared, drops, .. } = *self;
-        *self = Self { cleared, drops: drops + 1, ..Self::default() };
+        let Self { cleared, drops, followings, .. } = *self;
+        *self = Self { cleared, drops: drops + 1, followings, ..Self::default() };
     }
 
     /// Returns whether a change is a delete by a flush. A batch lies in one piece, so the flush's
@@ -124,9 +134,9 @@ pub(super) struct Ledger {
     /// Lock 9: the changes. Nothing is called while it is held, and a clear takes it with the store
     /// locked.
     notes: Mutex<OwnNotes>,
-    /// Lock 0: the position behind the last own clear, until the feed goes on from there. Held
-    /// during a clear.
-    cleared: Mutex<Option<Position>>,
+    /// Lock 0: the last own clear, until the feed goes on from there. Held during a clear, and
+    /// while the feed goes on.
+    cleared: Mutex<Option<OwnClear>>,
 }
 
 impl Ledger {
@@ -141,26 +151,35 @@ impl Ledger {
     /// Begins or ends to keep notes.
     pub(super) fn set_followed(&self, yes: bool) {
         self.is_followed.store(yes, Ordering::Release);
-        self.notes().drop_all();
+        let mut notes = self.notes();
+        notes.drop_all();
+        notes.followings += 1;
     }
 
     /// Clears the store of a database. The caller tells the clients of it afterwards.
     pub(super) fn clear(&self, store: &Bitcask) -> Result<()> {
         let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
         store.clear_noting(|position| {
-            *cleared = Some(position);
             // A change that was noted and comes after the clear is reported twice.
             let mut notes = self.notes();
             notes.drop_all();
-            notes.cleared = *cleared;
+            notes.cleared = Some(position);
+            *cleared = Some(OwnClear { position, following: notes.followings });
         })
     }
 
-    /// Goes on with the feed of a store, which has ended. Returns whether changes are missing that
-    /// nobody has reported.
-    pub(super) fn resume(&self, store: &Bitcask) -> Result<(Changes, bool)> {
-        let cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match cleared.map(|position| store.changes(position)) {
+    /// Goes on with the feed of a store, which has ended with an error. Returns whether changes are
+    /// missing that nobody has reported.
+    ///
+    /// If so, a command that has noted its change before the notes are dropped, and makes it behind
+    /// the new beginning, is reported twice. The notes must not be dropped before that beginning:
+    /// those that are left would hide changes of others.
+    pub(super) fn resume(&self, store: &Bitcask, error: &Error) -> Result<(Changes, bool)> {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        let following = self.notes().followings;
+        // Another error does not come from the clear, from which the feed has gone on since.
+        let own = cleared.take().filter(|own| own.following == following && error.needs_resync());
+        match own.map(|own| store.changes(own.position)) {
             Some(Ok(changes)) => return Ok((changes, false)),
             Some(Err(error)) if !error.needs_resync() => return Err(error),
             _ => {}

@@ -70,7 +70,8 @@ fn what_an_own_clear_has_removed_is_not_told_though_it_was_received() {
     let received = changes.try_recv().unwrap().unwrap();
     database.clear().unwrap();
     assert!(database.ledger.meet(&received));
-    let (mut changes, is_gap) = database.ledger.resume(&database.store).unwrap();
+    let error = changes.try_recv().unwrap_err();
+    let (mut changes, is_gap) = database.ledger.resume(&database.store, &error).unwrap();
     assert!(!is_gap);
     database.store.put("k", "2").unwrap();
     let received = changes.try_recv().unwrap().unwrap();
@@ -83,6 +84,7 @@ fn what_is_written_while_the_files_of_a_clear_are_removed_is_told() {
     let database = state.databases.get(0).unwrap();
     let (ledger, store) = (&database.ledger, &database.store);
     ledger.set_followed(true);
+    let before = store.position();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -103,7 +105,8 @@ fn what_is_written_while_the_files_of_a_clear_are_removed_is_told() {
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    let (mut changes, is_gap) = ledger.resume(store).unwrap();
+    let error = store.changes(before).unwrap_err();
+    let (mut changes, is_gap) = ledger.resume(store, &error).unwrap();
     assert!(!is_gap);
     let mut told = BTreeSet::new();
     while let Some(change) = changes.try_recv().unwrap() {
@@ -170,8 +173,8 @@ fn what_a_clear_has_removed_does_not_expire() {
         }
         assert_eq!(follower.expiring.len(), 1);
         clear();
-        assert!(changes.try_recv().is_err());
-        let mut changes = follower.resume().unwrap();
+        let error = changes.try_recv().unwrap_err();
+        let mut changes = follower.resume(&error).unwrap();
         assert_eq!(follower.expiring.len(), 0);
         assert!(changes.try_recv().unwrap().is_none());
     }
@@ -292,4 +295,35 @@ fn a_delete_of_a_key_that_has_expired_tells_of_nothing_but_that() {
     }
     let replies = sent(&mut client);
     assert!(replies.contains("+OK\r\n:0\r\n+OK\r\n:0\r\n+OK\r\n"), "{replies}");
+}
+
+#[test]
+fn the_feed_does_not_go_back_to_a_clear_that_it_has_passed() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let (ledger, store) = (&database.ledger, &database.store);
+    let damage = crate::Error::Conflict { attempts: 1 };
+    let gap = |ledger: &crate::resp::ledger::Ledger| {
+        let before = store.position();
+        store.put("k", "1").unwrap();
+        ledger.clear(store).unwrap();
+        let error = store.changes(before).unwrap_err();
+        store.put("k", "2").unwrap();
+        error
+    };
+    // Nobody followed when it was, or it was for listeners who have gone.
+    for was_followed in [false, true] {
+        ledger.set_followed(was_followed);
+        let error = gap(ledger);
+        ledger.set_followed(false);
+        ledger.set_followed(true);
+        let (mut changes, is_gap) = ledger.resume(store, &error).unwrap();
+        assert!(is_gap && changes.try_recv().unwrap().is_none());
+    }
+    // The feed has ended for another reason.
+    let error = gap(ledger);
+    let (mut changes, is_gap) = ledger.resume(store, &damage).unwrap();
+    assert!(is_gap && changes.try_recv().unwrap().is_none());
+    let (_, is_gap) = ledger.resume(store, &error).unwrap();
+    assert!(is_gap);
 }
