@@ -6,6 +6,7 @@
 //! - The store reports no expiry. The follower remembers when the keys expire that were put while
 //!   it was there, and looks when the time has come. A change of a key from behind its time says
 //!   the same.
+//! - No merge removes what a follower has not read yet, up to a limit.
 
 mod expiring;
 
@@ -22,11 +23,14 @@ use super::events::{EventClass, KeyEvent};
 use super::ledger::changes_from_now;
 use super::server_state::RespState;
 use crate::error::Error;
-use crate::store::{Change, Changes, Operation};
+use crate::store::{Change, Changes, HistoryLease, Operation};
 use expiring::ExpiringKeys;
 
 /// How often a follower looks whether anybody still listens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Maximum size of the history that merges keep for a follower that is behind, in bytes.
+const LEASE_SIZE_MAX: u64 = 256 << 20;
 
 /// The threads that follow.
 #[derive(Debug, Default)]
@@ -82,10 +86,10 @@ impl Followers {
 
 /// Starts to follow a database. Returns the thread, or `None` if that has failed.
 fn follow(state: &Arc<RespState>, database: &Arc<Database>) -> Option<JoinHandle<()>> {
+    let follower = FeedFollower::new(Arc::clone(state), Arc::clone(database));
     let changes = changes_from_now(&database.store).ok()?;
     database.ledger.set_followed(true);
-    let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
-    let run = move || FeedFollower::new(for_thread, followed).run(changes);
+    let run = move || follower.run(changes);
     let name = format!("bitcask-resp-{}", database.number);
     let thread = thread::Builder::new().name(name).spawn(run);
     if thread.is_err() {
@@ -98,15 +102,19 @@ fn follow(state: &Arc<RespState>, database: &Arc<Database>) -> Option<JoinHandle
 struct FeedFollower {
     state: Arc<RespState>,
     database: Arc<Database>,
+    /// Keeps the history that was not read yet.
+    lease: HistoryLease,
     expiring: ExpiringKeys,
     /// Up to when all changes have been received.
     reached: SystemTime,
 }
 
 impl FeedFollower {
+    /// Makes a follower. The feed has to begin afterwards, so that what comes then is kept.
     fn new(state: Arc<RespState>, database: Arc<Database>) -> Self {
+        let lease = database.store.lease_history(LEASE_SIZE_MAX);
         let (expiring, reached) = (ExpiringKeys::default(), UNIX_EPOCH);
-        Self { state, database, expiring, reached }
+        Self { state, database, lease, expiring, reached }
     }
 
     fn run(mut self, mut changes: Changes) {
@@ -122,6 +130,7 @@ impl FeedFollower {
                     None => thread::sleep(LOOK_INTERVAL),
                 },
             }
+            self.lease.move_to(changes.resume_position());
             self.report_owed();
             self.expire();
             if !self.state.is_listened_to() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::options::WriteOptions;
+use crate::options::{MergeOptions, WriteOptions};
 use crate::resp::commands::keys::flushdb;
 use crate::resp::keyspace::{Keyspace, Lifespan};
 use crate::resp::keyspace_transaction::in_transaction;
@@ -326,4 +326,29 @@ fn the_feed_does_not_go_back_to_a_clear_that_it_has_passed() {
     assert!(is_gap && changes.try_recv().unwrap().is_none());
     let (_, is_gap) = ledger.resume(store, &error).unwrap();
     assert!(is_gap);
+}
+
+#[test]
+fn a_merge_leaves_what_a_follower_has_not_read() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let store = &database.store;
+    let merge = || store.merge_opt(MergeOptions::new().force(true)).unwrap();
+    for number in 0..3 {
+        store.put("k", number.to_string()).unwrap();
+        merge();
+    }
+    let follower = FeedFollower::new(Arc::clone(&state), Arc::clone(&database));
+    let mut changes = changes_from_now(store).unwrap();
+    for number in 0..3 {
+        store.put("k", number.to_string()).unwrap();
+        merge();
+    }
+    while changes.try_recv().unwrap().is_some() {}
+    let before = store.position();
+    store.put("k", "3").unwrap();
+    store.delete("k").unwrap();
+    follower.lease.move_to(store.position());
+    merge();
+    assert!(store.changes(before).is_err(), "what was read is not kept");
 }
