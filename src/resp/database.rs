@@ -287,8 +287,16 @@ impl Databases {
     /// fails, perhaps because of another one: the next `get` tries again.
     pub(super) fn look(&self) {
         if let Some(server) = self.server.get().and_then(Weak::upgrade) {
-            let has_failed = !server.followers.look(&server);
-            self.has_to_look.store(has_failed, Ordering::Relaxed);
+            self.look_with(|| server.followers.look(&server));
+        }
+    }
+
+    /// Looks, and notes a failure. One that another thread notes meanwhile must stay noted: this
+    /// look may not have seen its database.
+    fn look_with(&self, look: impl FnOnce() -> bool) {
+        self.has_to_look.store(false, Ordering::Relaxed);
+        if !look() {
+            self.has_to_look.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -327,6 +335,19 @@ mod tests {
         drop(turn);
         let replies = runtime.block_on(opening).unwrap();
         assert!(replies.ends_with("*2\r\n+OK\r\n+OK\r\n:1\r\n"), "{replies}");
+    }
+
+    #[test]
+    fn a_look_that_succeeds_hides_no_failure_of_another() {
+        let (_dir, state) = state();
+        let databases = &state.databases;
+        databases.look_with(|| {
+            databases.look_with(|| false);
+            true
+        });
+        assert!(databases.has_to_look.load(Ordering::Relaxed));
+        databases.look_with(|| true);
+        assert!(!databases.has_to_look.load(Ordering::Relaxed));
     }
 
     #[test]
