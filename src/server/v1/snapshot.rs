@@ -20,7 +20,7 @@ use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::error::Error;
-use crate::server::body::{MemoryWait, reserve_value};
+use crate::server::body::{MemoryWait, reserve_size, reserve_value, size_in_memory};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{self, FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
 use crate::server::leases::{self, LeaseToken};
@@ -28,6 +28,7 @@ use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 use crate::store::{Bitcask, Expiry, Position, Snapshot};
+use crate::value::Admitted;
 
 /// Number of pieces that wait for the client.
 const PIECES_AHEAD: usize = 4;
@@ -225,23 +226,34 @@ fn write(
     let position = snapshot.position();
     send(frames, FrameSender::send_position)?;
     let mut entries = snapshot.iter();
-    while let Some(entry) = entries.next_with_expiry() {
-        let (key, mut value, expiry) = entry?;
+    loop {
+        let mut memory = None;
+        let mut admits = |size| reserve_size(state, &mut memory, size).is_ok();
+        let Some(entry) = entries.next_admitted(&mut admits) else { break };
+        let (key, value, expiry) = entry?;
         if is_reserved(&key) {
             continue;
         }
         if state.stop.is_raised() {
             return Err(Interrupted::Unheard);
         }
-        let mut memory = None;
-        if reserve_value(state, &mut memory, &value).is_err() {
-            // Waits without the value, and reads it again.
-            let wait = MemoryWait::new(state, &value);
-            drop(value);
-            memory = Some(await_memory(state, frames, wait)?);
-            let Some(again) = snapshot.get(&key)? else { continue };
-            value = again;
-        }
+        let admitted = match value {
+            Admitted::Value(value) if reserve_value(state, &mut memory, &value).is_ok() => {
+                Ok(value)
+            }
+            Admitted::Value(value) => Err(size_in_memory(&value)),
+            Admitted::Size(size) => Err(size),
+        };
+        let value = match admitted {
+            Ok(value) => value,
+            Err(size) => {
+                // Waits without the value and its memory, and reads it again.
+                drop(memory.take());
+                memory = Some(await_memory(state, frames, MemoryWait::new(state, size))?);
+                let Some(again) = snapshot.get(&key)? else { continue };
+                again
+            }
+        };
         let expiry = match expiry {
             Expiry::At(time) => Some(micros(time)),
             Expiry::Never => None,
