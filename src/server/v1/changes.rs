@@ -107,20 +107,19 @@ pub(in super::super) async fn follow(
         let changes = wanted.begin(state, since)?;
         Ok::<_, Error>((changes, lease))
     });
-    // That of the snapshot goes on until the follower has something of what comes next.
-    let named = LeaseToken::read(&headers);
     let (changes, lease) = begun.await?;
+    if let (Some(token), Some(since)) = (LeaseToken::read(&headers), since) {
+        state.leases.note_request(token, since);
+    }
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let body = Body::from_stream(ChannelStream(receiver));
     let response = stream_response(form.content_type(), &state.db, body);
     let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
     let (waiting, memory, between) = (None, None, changes.resume_position());
-    let snapshot = named.map(|token| (token, between));
     let feed = FeedStream {
         state,
         changes,
         lease,
-        snapshot,
         waiting,
         memory,
         form,
@@ -183,8 +182,6 @@ struct FeedStream {
     changes: Changes,
     /// Keeps the history that was not read yet.
     lease: Option<HistoryLease>,
-    /// The lease of the follower's snapshot, and the position where the feed began.
-    snapshot: Option<(LeaseToken, Position)>,
     /// The next change's wait for memory that was not there.
     waiting: Option<MemoryWait>,
     /// The memory of the next change.
@@ -331,9 +328,6 @@ impl FeedStream {
         if let Some(lease) = &self.lease {
             lease.move_to(position);
         }
-        if let Some((token, _)) = self.snapshot.take_if(|(_, begun)| *begun != position) {
-            self.state.leases.end(token);
-        }
         match self.form {
             FeedForm::Events => {
                 let event = format!("event: position\nid: {position}\ndata: {{}}\n\n");
@@ -415,7 +409,6 @@ mod tests {
             state: Arc::clone(state),
             changes: state.db.changes(Position::START).unwrap(),
             lease: None,
-            snapshot: None,
             waiting: None,
             memory: None,
             form,

@@ -4,7 +4,7 @@
 //!   last says how many there were, and has a checksum of all.
 //! - It is produced while it is sent, so it needs little memory. It keeps the segments of its
 //!   moment on the disk as long as it takes.
-//! - The history after its position is kept until the follower has begun to receive it (`leases`).
+//! - The history after its position is kept until the follower has stored some of it (`leases`).
 //! - While no key is found, for example among many that have expired, the position is sent again
 //!   every second. Otherwise the follower would take the leader for gone.
 
@@ -81,7 +81,8 @@ pub(in super::super) async fn read(
                 let now = Instant::now();
                 // Before the client has the end, and asks for what comes next.
                 let len_max = state.options.streams_max;
-                state.leases.wait_for((token, lease), begun, now, len_max);
+                let position = snapshot.position();
+                state.leases.wait_for((token, lease), position, begun, now, len_max);
                 if sender.end().is_err() {
                     state.leases.end(token);
                 }
