@@ -16,7 +16,14 @@ use crate::sync::Instant;
 pub(crate) enum Received {
     Change(Change),
     /// A put without its value, and the size of the value, for which it wants to take no memory.
-    WithoutValue(Change, u64),
+    WithoutValue(
+        Change,
+        #[cfg_attr(
+            not(any(feature = "server", all(test, feature = "lz4"))),
+            expect(dead_code, reason = "only the server limits its memory")
+        )]
+        u64,
+    ),
     /// Everything was returned.
     Nothing,
     /// It has skipped a part of the log, in which nothing has its prefix. Its position is behind
@@ -74,7 +81,7 @@ impl Changes {
     /// Waits for the next change, as [`recv_timeout`](Self::recv_timeout) does. `admits` is as in
     /// `try_recv_part`.
     #[cfg_attr(
-        not(any(feature = "server", test)),
+        not(any(feature = "server", all(test, feature = "lz4"))),
         expect(dead_code, reason = "only the server limits its memory")
     )]
     pub(crate) fn recv_part_timeout(

@@ -222,7 +222,7 @@ impl Range {
     /// Does what [`next_with_expiry`](Self::next_with_expiry) does. `admits` is asked whether
     /// memory of a size may be taken, before a value is decompressed.
     #[cfg_attr(
-        not(any(feature = "server", test)),
+        not(any(feature = "server", all(test, feature = "lz4"))),
         expect(dead_code, reason = "only the server limits its memory")
     )]
     pub(crate) fn next_admitted(
