@@ -1,0 +1,146 @@
+//! What clients see while nodes cannot reach each other.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::chaos::{a_leader, await_others};
+use crate::namespaces::{Cut, networked};
+use crate::processes::{
+    CarefulClient, NodeProcess, Tried, addresses, await_equal, found, leader, stale_client,
+};
+use crate::recorder::{Dice, Fault, survive, times};
+use crate::support::{Client, patiently};
+
+/// Clients reach all nodes all the time.
+const NETWORK_FAULTS: &[Fault] = &[
+    ("a leader is cut off from the others", isolate),
+    ("a leader and a follower are cut off from three", cut_off_two),
+    ("two followers are cut off from a majority with all leaders", cut_off_followers),
+    ("a leader hears the others, which do not hear it", mute),
+    ("a leader cannot ask a follower, which can ask it", one_sided),
+    ("a leader is cut off and reached again, time after time", flap),
+];
+
+/// Returns all nodes but some.
+fn but(nodes: &[NodeProcess], without: &[usize]) -> Vec<usize> {
+    (0..nodes.len()).filter(|at| !without.contains(at)).collect()
+}
+
+fn either(dice: &mut Dice) -> Cut {
+    if dice.roll(2) == 0 { Cut::Refused } else { Cut::Lost }
+}
+
+/// Divides the nodes in two parts, while something happens.
+fn divided(nodes: &[NodeProcess], cut: Cut, minority: &[usize], meanwhile: impl FnOnce()) {
+    let majority = but(nodes, minority);
+    cut.make(nodes, minority, &majority);
+    cut.make(nodes, &majority, minority);
+    meanwhile();
+    cut.heal(nodes, minority, &majority);
+    cut.heal(nodes, &majority, minority);
+}
+
+fn isolate(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let (at, cut) = (a_leader(nodes, dice), either(dice));
+    divided(nodes, cut, &[at], || {
+        await_others(nodes, &[at]);
+        std::thread::sleep(dice.millis(2000));
+    });
+}
+
+fn cut_off_two(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let (at, cut) = (a_leader(nodes, dice), either(dice));
+    let minority = [at, (at + 1) % nodes.len()];
+    divided(nodes, cut, &minority, || {
+        await_others(nodes, &minority);
+        std::thread::sleep(dice.millis(2000));
+    });
+}
+
+fn cut_off_followers(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let leaders: Vec<_> = (0..3).map(|group| leader(nodes, group)).collect();
+    let mut minority = but(nodes, &leaders);
+    minority.truncate(2);
+    let cut = either(dice);
+    // Long enough for both to ask for votes in vain.
+    divided(nodes, cut, &minority, || {
+        std::thread::sleep(Duration::from_secs(5) + dice.millis(3000));
+    });
+}
+
+fn mute(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    let others = but(nodes, &[at]);
+    Cut::Lost.make(nodes, &[at], &others);
+    await_others(nodes, &[at]);
+    Cut::Lost.heal(nodes, &[at], &others);
+}
+
+fn one_sided(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    let other = [(at + 1 + dice.node(&nodes[1..])) % nodes.len()];
+    Cut::Requests.make(nodes, &[at], &other);
+    std::thread::sleep(Duration::from_secs(8));
+    Cut::Requests.heal(nodes, &[at], &other);
+}
+
+fn flap(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    for _ in 0..8 {
+        let (cut, time) = (either(dice), dice.millis(1500));
+        divided(nodes, cut, &[at], || std::thread::sleep(time));
+        std::thread::sleep(dice.millis(500));
+    }
+}
+
+#[test]
+fn five_nodes_survive_partitions() {
+    networked(5, |mut nodes| {
+        found(&mut nodes, 2);
+        survive(&mut nodes, &NETWORK_FAULTS.repeat(times()), 13);
+    });
+}
+
+/// Sends a command to one node, while other things happen.
+fn ask(node: &NodeProcess, line: &str) -> JoinHandle<String> {
+    let (address, line) = (node.redis.clone(), line.to_owned());
+    std::thread::spawn(move || Client::new(&address).unwrap().run(&line).unwrap())
+}
+
+#[test]
+fn a_leader_that_is_cut_off_acknowledges_nothing_and_reads_nothing() {
+    networked(3, |mut nodes| {
+        found(&mut nodes, 1);
+        let mut client = CarefulClient::new(addresses(&nodes));
+        let ok = Tried::Reply("OK".into());
+        for (round, cut) in [Cut::Refused, Cut::Lost].into_iter().enumerate() {
+            assert_eq!(client.run(&format!("SET key old{round}")), ok);
+            let at = leader(&nodes, 1);
+            assert_eq!(ask(&nodes[at], "GET key").join().unwrap(), format!("'old{round}'"));
+            divided(&nodes, cut, &[at], || {
+                // It still takes itself for the leader, and waits for an answer of the others.
+                let early = [ask(&nodes[at], "GET key"), ask(&nodes[at], "SET key lost")];
+                await_others(&nodes, &[at]);
+                let others = addresses(&nodes).into_iter().filter(|it| *it != nodes[at].redis);
+                let mut others = CarefulClient::new(others.collect());
+                while others.run(&format!("SET key new{round}")) != ok {}
+                for asked in early.into_iter().chain([ask(&nodes[at], "GET key")]) {
+                    let reply = asked.join().unwrap();
+                    assert!(reply.starts_with("(error) "), "{reply}");
+                }
+                // Those that have asked for it read the past.
+                let past = stale_client(&nodes[at]).run("GET key").unwrap();
+                assert_eq!(past, format!("'old{round}'"));
+            });
+            await_equal(&nodes);
+            for node in &nodes {
+                let found = stale_client(node).run("GET key").unwrap();
+                assert_eq!(found, format!("'new{round}'"));
+            }
+            patiently(|| match client.run("GET key") {
+                Tried::Reply(found) if found == format!("'new{round}'") => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        }
+    });
+}
