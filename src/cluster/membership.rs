@@ -6,6 +6,7 @@
 //! - A node is added as a learner first, and votes once it has caught up.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -186,7 +187,12 @@ impl<T: PeerTransport> Node<T> {
             let address = next.take().or_else(|| seed.map(str::to_owned));
             let address = address.unwrap_or_else(|| mine.clone());
             let mut connection = self.network(number).connection(&address);
-            match connection.ask(&request(), time).await {
+            let asked = request();
+            let answer = tokio::select! {
+                answer = connection.ask(&asked, time) => answer,
+                () = self.led_by_another(number, &address) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            match answer {
                 Ok(PeerAnswer::AskLeader { leader, address }) => {
                     next = address;
                     last = ClusterError::NotLeader { leader };
@@ -200,6 +206,22 @@ impl<T: PeerTransport> Node<T> {
             }
         }
         Err(last)
+    }
+
+    /// Waits until a group has another leader than the one at an address, which may never answer if
+    /// it was lost while it was asked.
+    async fn led_by_another(&self, number: u64, address: &str) {
+        let Some(group) = self.group(number) else { return std::future::pending().await };
+        let mut metrics = group.raft.metrics();
+        let before = leader_of(&metrics.borrow_and_update());
+        while metrics.changed().await.is_ok() {
+            let leader = leader_of(&metrics.borrow_and_update());
+            let other = leader.filter(|_| leader != before).and_then(|it| self.address_of(it));
+            if other.is_some_and(|other| other != address) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::chaos::{a_leader, await_others};
+use crate::chaos::{PROCESS_FAULTS, a_leader, await_others};
 use crate::namespaces::{Cut, networked};
 use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, found, leader, stale_client,
@@ -19,6 +19,14 @@ const NETWORK_FAULTS: &[Fault] = &[
     ("a leader hears the others, which do not hear it", mute),
     ("a leader cannot ask a follower, which can ask it", one_sided),
     ("a leader is cut off and reached again, time after time", flap),
+];
+
+/// What happens seldom, and is left out unless there is much time.
+const RARE_FAULTS: &[Fault] = &[
+    ("a leader that is cut off is killed, and returns before it is reached", kill_cut_off),
+    ("no node reaches another one", shatter),
+    ("each node reaches two neighbours only", ring),
+    ("a leader is cut off while another node is halted", halt_and_cut_off),
 ];
 
 /// Returns all nodes but some.
@@ -93,11 +101,57 @@ fn flap(nodes: &mut [NodeProcess], dice: &mut Dice) {
     }
 }
 
+fn kill_cut_off(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let (at, cut) = (a_leader(nodes, dice), either(dice));
+    let others = but(nodes, &[at]);
+    cut.make(nodes, &[at], &others);
+    cut.make(nodes, &others, &[at]);
+    std::thread::sleep(dice.millis(8000));
+    nodes[at].kill();
+    nodes[at].start();
+    std::thread::sleep(dice.millis(8000));
+    cut.heal(nodes, &[at], &others);
+    cut.heal(nodes, &others, &[at]);
+}
+
+fn shatter(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let (all, cut) = (but(nodes, &[]), either(dice));
+    cut.make(nodes, &all, &all);
+    std::thread::sleep(Duration::from_secs(4) + dice.millis(8000));
+    cut.heal(nodes, &all, &all);
+}
+
+fn ring(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let cut = either(dice);
+    for at in 0..nodes.len() {
+        cut.make(nodes, &[at], &[(at + 2) % 5, (at + 3) % 5]);
+    }
+    std::thread::sleep(Duration::from_secs(8) + dice.millis(8000));
+    for at in 0..nodes.len() {
+        cut.heal(nodes, &[at], &[(at + 2) % 5, (at + 3) % 5]);
+    }
+}
+
+fn halt_and_cut_off(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let (at, cut) = (a_leader(nodes, dice), either(dice));
+    let halted = (at + 1) % nodes.len();
+    nodes[halted].signal("STOP");
+    divided(nodes, cut, &[at], || {
+        await_others(nodes, &[at, halted]);
+        nodes[halted].signal("CONT");
+        std::thread::sleep(dice.millis(4000));
+    });
+}
+
 #[test]
 fn five_nodes_survive_partitions() {
     networked(5, |mut nodes| {
         found(&mut nodes, 2);
-        survive(&mut nodes, &NETWORK_FAULTS.repeat(times()), 13);
+        let mut faults = NETWORK_FAULTS.to_vec();
+        if times() > 1 {
+            faults.extend([PROCESS_FAULTS, NETWORK_FAULTS, RARE_FAULTS].concat());
+        }
+        survive(&mut nodes, &faults.repeat(times()), 13);
     });
 }
 
