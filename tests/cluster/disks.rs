@@ -57,6 +57,68 @@ fn value(number: usize) -> String {
     format!("{number}{}", "-".repeat(VALUE))
 }
 
+/// Fills the disks of nodes until some have stopped. Returns which values were acknowledged.
+fn fill(client: &mut CarefulClient, first: usize, is_over: impl Fn() -> bool) -> Vec<usize> {
+    let mut acknowledged = Vec::new();
+    for number in first..first + VALUES {
+        if is_over() {
+            return acknowledged;
+        }
+        match client.run_here(&format!("SET big:{number} {}", value(number))) {
+            Some(Tried::Reply(reply)) if reply == "OK" => acknowledged.push(number),
+            Some(_) => client.reconnect(),
+            None => {}
+        }
+    }
+    panic!("the disks hold too much")
+}
+
+/// Looks for values on every node.
+fn check(nodes: &[NodeProcess], acknowledged: &[usize]) {
+    assert!(acknowledged.len() > 10);
+    await_equal(nodes);
+    for node in nodes {
+        let mut client = stale_client(node);
+        for number in acknowledged {
+            let found = client.run(&format!("GET big:{number}")).unwrap();
+            assert!(found == format!("'{}'", value(*number)), "big:{number} is lost");
+        }
+    }
+}
+
+#[test]
+fn nodes_whose_disks_are_all_full_go_on_once_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<_> = (1..=3).map(|id| NodeProcess::new(id, dir.path())).collect();
+    let disks: Result<Vec<_>, _> =
+        nodes.iter().map(|node| SmallDisk::new(&node.dir.join("data"))).collect();
+    let disks = match disks {
+        Ok(disks) => disks,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    for node in &mut nodes {
+        node.variables.push(("BITCASK_SEGMENT_SIZE".into(), "1MiB".into()));
+    }
+    found(&mut nodes, 1);
+    let mut client = CarefulClient::new(addresses(&nodes));
+    let majority = || nodes.iter().filter(|node| has_stopped(node)).count() >= 2;
+    let acknowledged = fill(&mut client, 0, majority);
+    // Nobody can take anything any more.
+    for node in &nodes {
+        let reply = Client::new(&node.redis).unwrap().run("SET key 1").unwrap();
+        assert!(reply.starts_with("(error) "), "{reply}");
+    }
+    for disk in &disks {
+        disk.resize(4 * ROOM);
+    }
+    for node in &mut nodes {
+        node.stop();
+        node.start();
+    }
+    while client.run("SET key 2") != Tried::Reply("OK".into()) {}
+    check(&nodes, &acknowledged);
+}
+
 #[test]
 fn a_node_with_a_full_disk_stops_and_catches_up_once_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
@@ -77,14 +139,9 @@ fn a_node_with_a_full_disk_stops_and_catches_up_once_there_is_room() {
             patiently(|| nodes[0].admin().transfer(1, if leads { 1 } else { 2 }));
         }
         assert_eq!(leads, leader(&nodes, 1) == 0);
-        let last = next + VALUES;
-        while !has_stopped(&nodes[0]) {
-            if client.run(&format!("SET big:{next} {}", value(next))) == ok {
-                acknowledged.push(next);
-            }
-            next += 1;
-            assert!(next < last, "the disk holds too much");
-        }
+        let more = fill(&mut client, next, || has_stopped(&nodes[0]));
+        next = more.last().map_or(next, |last| last + 1);
+        acknowledged.extend(more);
         // The others go on, and elect another leader of the shard. This one says nothing wrong.
         while client.run(&format!("SET round {round}")) != ok {}
         let mut full = Client::new(&nodes[0].redis).unwrap();
@@ -97,15 +154,9 @@ fn a_node_with_a_full_disk_stops_and_catches_up_once_there_is_room() {
         nodes[0].stop();
         nodes[0].start();
         await_leaders(&nodes);
-        await_equal(&nodes);
-        assert!(acknowledged.len() > 10);
+        check(&nodes, &acknowledged);
         for node in &nodes {
-            let mut client = stale_client(node);
-            for number in &acknowledged {
-                let found = client.run(&format!("GET big:{number}")).unwrap();
-                assert!(found == format!("'{}'", value(*number)), "big:{number} is lost");
-            }
-            assert_eq!(client.run("GET round").unwrap(), format!("'{round}'"));
+            assert_eq!(stale_client(node).run("GET round").unwrap(), format!("'{round}'"));
         }
         if leads {
             // Little room, so that it is full again soon.
