@@ -182,6 +182,11 @@ impl RaftGroup {
         if is_yielding { Err(ClusterError::NotLeader { leader: None }) } else { Ok(()) }
     }
 
+    /// Builds a snapshot, after which openraft purges the log before it.
+    pub(super) async fn build_snapshot(&self) -> Result<(), ClusterError> {
+        self.raft.trigger().snapshot().await.map_err(|error| stopped(&error))
+    }
+
     pub(crate) async fn stop(&self) {
         // A task that has panicked has ended too.
         drop(self.raft.shutdown().await);

@@ -221,7 +221,7 @@ impl<T: PeerTransport> Node<T> {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -323,7 +323,10 @@ impl RaftGroup {
                 // The others elect nobody as long as they hear of a leader.
                 Some(_) => {
                     drop(node.at_leader(self.number, || PeerRequest::Yield { to: me }).await?);
-                    self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
+                    // It may have been elected meanwhile.
+                    if self.leader() != Some(me) {
+                        self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
+                    }
                 }
                 // Somebody is being elected. A node that stands again and again stops the others.
                 None => {}
@@ -369,11 +372,6 @@ impl RaftGroup {
         self.raft.runtime_config().heartbeat(false);
         tokio::time::sleep(quiet).await;
         Ok(())
-    }
-
-    /// Builds a snapshot, after which openraft purges the log before it.
-    pub(super) async fn build_snapshot(&self) -> Result<(), ClusterError> {
-        self.raft.trigger().snapshot().await.map_err(|error| stopped(&error))
     }
 }
 

@@ -277,6 +277,7 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::AddMember { id, address } => group()?.add_member(id, address).await?,
             PeerRequest::RemoveMember { id } => group()?.remove_member(id).await?,
             PeerRequest::Lead => group()?.lead(self).await?,
+            PeerRequest::Yield { to } if to == self.options.id => group()?.must_lead()?,
             PeerRequest::Yield { to } => group()?.yield_lead(to).await?,
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
             PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
