@@ -22,12 +22,16 @@ pub(crate) struct BridgedNetwork {
 
 /// Runs `ip` with arguments that spaces divide.
 fn ip(line: &str) -> Result<String, String> {
-    let done = Command::new("ip").args(line.split(' ')).output();
-    let done = done.map_err(|error| format!("`ip` does not run: {error}"))?;
+    run("ip", line)
+}
+
+fn run(program: &str, line: &str) -> Result<String, String> {
+    let done = Command::new(program).args(line.split(' ')).output();
+    let done = done.map_err(|error| format!("`{program}` does not run: {error}"))?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
-    Err(format!("`ip {line}`: {}", String::from_utf8_lossy(&done.stderr).trim()))
+    Err(format!("`{program} {line}`: {}", String::from_utf8_lossy(&done.stderr).trim()))
 }
 
 /// Removes what tests have left behind that were killed.
@@ -124,6 +128,16 @@ pub(crate) fn networked(nodes: u64, test: impl FnOnce(Vec<NodeProcess>) + Send) 
     if let Err(panic) = ended {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Limits how much a node sends, or no longer.
+pub(crate) fn limit(node: &NodeProcess, rate: Option<&str>) {
+    let namespace = node.namespace.as_ref().unwrap();
+    let line = match rate {
+        Some(rate) => format!("-n {namespace} qdisc add dev eth0 root tbf {rate}"),
+        None => format!("-n {namespace} qdisc del dev eth0 root"),
+    };
+    run("tc", &line).unwrap();
 }
 
 /// How a node is kept from sending to another one.

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::chaos::{PROCESS_FAULTS, a_leader, await_others};
-use crate::namespaces::{Cut, networked};
+use crate::namespaces::{Cut, limit, networked};
 use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, found, leader, stale_client,
 };
@@ -27,6 +27,7 @@ const RARE_FAULTS: &[Fault] = &[
     ("no node reaches another one", shatter),
     ("each node reaches two neighbours only", ring),
     ("a leader is cut off while another node is halted", halt_and_cut_off),
+    ("a leader sends slowly", slow_network),
 ];
 
 /// Returns all nodes but some.
@@ -141,6 +142,13 @@ fn halt_and_cut_off(nodes: &mut [NodeProcess], dice: &mut Dice) {
         nodes[halted].signal("CONT");
         std::thread::sleep(dice.millis(4000));
     });
+}
+
+fn slow_network(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    limit(&nodes[at], Some("rate 64kbit burst 16kbit latency 2s"));
+    std::thread::sleep(Duration::from_secs(10));
+    limit(&nodes[at], None);
 }
 
 #[test]
