@@ -221,14 +221,33 @@ impl Recorder {
         self.note(round, Event::Begun(thread, RegisterOp::Read));
         match client.run(&format!("GET key:{round}")) {
             Tried::Reply(reply) => {
-                let found = match reply.as_str() {
-                    "nil" => 0,
-                    value => value.trim_matches('\'').parse().unwrap(),
-                };
-                self.note(round, Event::Ended(thread, RegisterRet::ReadOk(found)));
+                self.note(round, Event::Ended(thread, RegisterRet::ReadOk(number_of(&reply))));
                 true
             }
             Tried::Unknown => false,
+        }
+    }
+
+    /// Asks one node, whatever it is, until all faults are over. A leader that was deposed must not
+    /// answer.
+    fn watch(&self, address: String) {
+        let mut client = CarefulClient::new(vec![address]);
+        client.patience = Duration::from_secs(1);
+        let mut thread = self.thread();
+        loop {
+            let round = self.round.load(Ordering::Acquire);
+            if round >= self.histories.len() as u64 {
+                return;
+            }
+            self.note(round, Event::Begun(thread, RegisterOp::Read));
+            match client.run_here(&format!("GET key:{round}")) {
+                Some(Tried::Reply(reply)) => {
+                    let found = RegisterRet::ReadOk(number_of(&reply));
+                    self.note(round, Event::Ended(thread, found));
+                }
+                _ => thread = self.thread(),
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -264,6 +283,11 @@ impl Recorder {
         }
         assert!(views.windows(2).all(|pair| pair[0] == pair[1]), "the nodes differ: {views:?}");
     }
+}
+
+/// Returns the number that a key holds. At first, it is 0.
+fn number_of(reply: &str) -> u64 {
+    if reply == "nil" { 0 } else { reply.trim_matches('\'').parse().unwrap() }
 }
 
 /// Moves money between accounts, as long as nobody else has touched them meanwhile.
@@ -307,12 +331,15 @@ pub(crate) fn survive(nodes: &mut [NodeProcess], faults: &[Fault], seed: u64) {
     }
     std::thread::scope(|scope| {
         let ending = Ending(&recorder);
-        let clients: Vec<_> = (1..=CLIENTS)
-            .map(|seed| {
-                let (recorder, addresses) = (&recorder, addresses(nodes));
-                scope.spawn(move || recorder.work(addresses, seed))
-            })
-            .collect();
+        let mut clients = Vec::new();
+        for seed in 1..=CLIENTS {
+            let (recorder, addresses) = (&recorder, addresses(nodes));
+            clients.push(scope.spawn(move || recorder.work(addresses, seed)));
+        }
+        for address in addresses(nodes) {
+            let recorder = &recorder;
+            clients.push(scope.spawn(move || recorder.watch(address)));
+        }
         let mut dice = Dice(seed + other_seed());
         for (name, fault) in faults {
             let begun = std::time::Instant::now();
