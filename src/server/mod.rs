@@ -75,6 +75,11 @@ use std::sync::Arc;
 pub use error::ServerError;
 pub use follow::{FollowOptions, StoreFollower};
 pub use options::ServerOptions;
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(unused_imports, reason = "clusters alone need it")
+)]
+pub(crate) use {gate::host::is_plain, meta::pages::page};
 
 use crate::listener;
 use crate::replica::Replica;

@@ -10,6 +10,7 @@ mod chaos;
 mod clocks;
 mod cuts;
 mod disks;
+mod forwarding;
 mod http;
 mod members;
 mod namespaces;
