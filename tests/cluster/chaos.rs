@@ -1,254 +1,156 @@
-//! What clients see while nodes are killed and halted: each key behaves like one register, and no
-//! acknowledged write is lost.
+//! What clients see while nodes of one machine are killed, halted and slowed down.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use stateright::semantics::register::{Register, RegisterOp, RegisterRet};
-use stateright::semantics::{ConsistencyTester as _, LinearizabilityTester};
-
-use crate::processes::{CarefulClient, NodeProcess, Tried, cluster};
+use crate::processes::{
+    CarefulClient, NodeProcess, Tried, addresses, await_equal, cluster, leader, stale_client,
+};
+use crate::recorder::{Dice, Fault, survive, times};
 use crate::support::Client;
 
-/// Number of clients at the same time.
-const CLIENTS: u64 = 3;
-/// Number of times that nodes are killed or halted. Each has a key of its own, and a history.
-const DISTURBANCES: u64 = if option_env!("BITCASK_LONG").is_some() { 100 } else { 6 };
-/// Time between two operations of a client. It bounds the histories, which are judged by trying.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Shards of the clusters here.
+const SHARDS: u16 = 2;
 
-/// A sequence of numbers that looks random.
-struct Dice(u64);
+/// What happens to processes. A leader has most to lose.
+pub(crate) const PROCESS_FAULTS: &[Fault] = &[
+    ("a leader is halted for longer than the others need to elect another one", halt),
+    ("a leader is killed and returns at once", kill),
+    ("a leader is killed and returns when another one leads", kill_for_long),
+    ("a leader is asked to end, and returns", end),
+    ("all nodes are killed and return", kill_all),
+    ("the disk of a leader is slow", slow_disk),
+    ("the disk of a leader hangs", hanging_disk),
+];
 
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
+/// Returns the leader of any shard.
+pub(crate) fn a_leader(nodes: &[NodeProcess], dice: &mut Dice) -> usize {
+    leader(nodes, 1 + dice.roll(u64::from(SHARDS)))
+}
+
+/// Waits until the nodes but one have a leader of each shard.
+pub(crate) fn await_others(nodes: &[NodeProcess], without: &[usize]) {
+    crate::support::patiently(|| {
+        for (at, node) in nodes.iter().enumerate() {
+            if without.contains(&at) || node.pid().is_none() {
+                continue;
+            }
+            let status = node.admin().status().map_err(|error| error.to_string())?;
+            let lost: Vec<_> = without.iter().map(|at| nodes[*at].id).collect();
+            let is_led = |leader: Option<u64>| leader.is_some_and(|it| !lost.contains(&it));
+            if !status.groups.iter().all(|group| is_led(group.leader)) {
+                return Err(format!("{:?}", status.groups));
+            }
+        }
+        Ok(())
+    });
+}
+
+fn halt(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    nodes[at].signal("STOP");
+    await_others(nodes, &[at]);
+    std::thread::sleep(dice.millis(1500));
+    nodes[at].signal("CONT");
+}
+
+fn kill(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let node = &mut nodes[a_leader(nodes, dice)];
+    node.kill();
+    std::thread::sleep(dice.millis(2000));
+    node.start();
+}
+
+fn kill_for_long(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    nodes[at].kill();
+    await_others(nodes, &[at]);
+    nodes[at].start();
+}
+
+fn end(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let node = &mut nodes[a_leader(nodes, dice)];
+    node.stop();
+    node.start();
+}
+
+fn kill_all(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    nodes.iter_mut().for_each(NodeProcess::kill);
+    for node in nodes {
+        std::thread::sleep(dice.millis(500));
+        node.start();
     }
 }
 
-type History = LinearizabilityTester<u64, Register<u64>>;
-
-/// What all clients share: the histories of all keys, and the names of their threads in these.
-struct Recorder {
-    histories: Vec<Mutex<History>>,
-    /// The key that is used now.
-    round: AtomicU64,
-    next_thread: AtomicU64,
-    next_value: AtomicU64,
+/// Has each sync of a leader take long.
+fn slow_disk(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    while_slow(nodes, at, 300, || std::thread::sleep(Duration::from_secs(4)));
 }
 
-impl Recorder {
-    fn history(&self, round: u64) -> std::sync::MutexGuard<'_, History> {
-        let at = usize::try_from(round).unwrap();
-        self.histories[at].lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Has each sync of a leader take so long that the others elect another one.
+fn hanging_disk(nodes: &mut [NodeProcess], dice: &mut Dice) {
+    let at = a_leader(nodes, dice);
+    while_slow(nodes, at, 9000, || std::thread::sleep(Duration::from_secs(8)));
+}
 
-    fn thread(&self) -> u64 {
-        self.next_thread.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Reads and writes until all disturbances are over.
-    fn work(&self, addresses: Vec<String>, seed: u64) {
-        let (mut client, mut dice) = (CarefulClient::new(addresses), Dice(seed));
-        // The first one waits for what a halted node will say. The others go on elsewhere, and
-        // change what that node still has.
-        client.patience = Duration::from_secs(if seed == 1 { 20 } else { 1 });
-        let (mut acknowledged, mut number) = (Vec::new(), 0);
-        let (mut thread, mut last) = (self.thread(), 0);
-        loop {
-            let round = self.round.load(Ordering::Acquire);
-            if round == DISTURBANCES {
-                break;
-            }
-            if round != last {
-                (thread, last) = (self.thread(), round);
-            }
-            let is_known = if dice.roll(2) == 0 {
-                self.write(&mut client, round, thread)
-            } else {
-                self.read(&mut client, round, thread)
-            };
-            // What may still take effect stays under way, and its thread does nothing more.
-            if !is_known {
-                thread = self.thread();
-            }
-            number += 1;
-            let line = format!("SET ack:{seed}:{number} {number}");
-            if client.run(&line) == Tried::Reply("OK".to_owned()) {
-                acknowledged.push(number);
-            }
-            std::thread::sleep(PAUSE);
+/// Holds up the syncs of a node, while something happens.
+fn while_slow(nodes: &[NodeProcess], at: usize, millis: u64, meanwhile: impl FnOnce()) {
+    match SlowDisk::of(&nodes[at], millis) {
+        Ok(slow) => {
+            meanwhile();
+            drop(slow);
         }
-        for number in acknowledged {
-            let line = format!("GET ack:{seed}:{number}");
-            let found = loop {
-                if let Tried::Reply(found) = client.run(&line) {
-                    break found;
-                }
-            };
-            assert_eq!(found, format!("'{number}'"), "an acknowledged write is lost");
-        }
-    }
-
-    fn write(&self, client: &mut CarefulClient, round: u64, thread: u64) -> bool {
-        let value = self.next_value.fetch_add(1, Ordering::Relaxed);
-        self.history(round).on_invoke(thread, RegisterOp::Write(value)).unwrap();
-        match client.run(&format!("SET key:{round} {value}")) {
-            Tried::Reply(reply) => {
-                assert_eq!(reply, "OK");
-                self.history(round).on_return(thread, RegisterRet::WriteOk).unwrap();
-                true
-            }
-            Tried::Unknown => false,
-        }
-    }
-
-    fn read(&self, client: &mut CarefulClient, round: u64, thread: u64) -> bool {
-        self.history(round).on_invoke(thread, RegisterOp::Read).unwrap();
-        match client.run(&format!("GET key:{round}")) {
-            Tried::Reply(reply) => {
-                let found = reply.trim_matches('\'').parse().unwrap_or(0);
-                self.history(round).on_return(thread, RegisterRet::ReadOk(found)).unwrap();
-                true
-            }
-            Tried::Unknown => false,
-        }
+        Err(reason) => println!("skipped: {reason}"),
     }
 }
 
-/// Kills and halts nodes, one at a time. Begins another round after each.
-fn disturb(nodes: &mut [NodeProcess], round: &AtomicU64, seed: u64) {
-    let mut dice = Dice(seed);
-    for number in 0..DISTURBANCES {
-        std::thread::sleep(Duration::from_millis(500 + dice.roll(1000)));
-        // A leader has most to lose. Every second time, it is halted for longer than the others
-        // need to elect another one.
-        let leader = nodes.iter().find_map(|node| {
-            let status = node.admin().status().ok()?;
-            status.groups.iter().find(|group| group.number == 1)?.leader
-        });
-        let at = nodes.iter().position(|node| Some(node.id) == leader);
-        let at = at.unwrap_or_else(|| usize::try_from(dice.roll(nodes.len() as u64)).unwrap());
-        let node = &mut nodes[at];
-        if number % 2 == 0 {
-            node.signal("STOP");
-            std::thread::sleep(Duration::from_secs(9));
-            node.signal("CONT");
-        } else {
-            node.kill();
-            std::thread::sleep(Duration::from_millis(dice.roll(2000)));
-            node.start();
+/// A debugger that holds up each sync of a node.
+struct SlowDisk(Child);
+
+impl SlowDisk {
+    /// Returns why not, if the node cannot be held up here.
+    fn of(node: &NodeProcess, millis: u64) -> Result<Self, String> {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"]);
+        strace.arg(format!("inject=fsync,fdatasync:delay_exit={millis}000"));
+        strace.args(["-p", &node.pid().unwrap().to_string()]);
+        let started = strace.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut strace = started.map_err(|error| format!("strace does not run: {error}"))?;
+        std::thread::sleep(Duration::from_millis(500));
+        if strace.try_wait().unwrap().is_some() {
+            let said = strace.wait_with_output().unwrap().stderr;
+            return Err(format!("strace ends: {}", String::from_utf8_lossy(&said)));
         }
-        std::thread::sleep(Duration::from_millis(500 + dice.roll(1000)));
-        round.fetch_add(1, Ordering::AcqRel);
+        Ok(Self(strace))
+    }
+}
+
+impl Drop for SlowDisk {
+    /// Lets the node go on as before.
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
     }
 }
 
 #[test]
-fn each_key_is_linearizable_while_nodes_are_killed_and_halted() {
+fn three_nodes_survive_what_happens_to_processes() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = cluster(3, 1, dir.path());
-    let addresses: Vec<String> = nodes.iter().map(|node| node.redis.clone()).collect();
-    let histories = (0..DISTURBANCES).map(|_| Mutex::new(History::new(Register(0))));
-    let recorder = Recorder {
-        histories: histories.collect(),
-        round: AtomicU64::new(0),
-        next_thread: AtomicU64::new(0),
-        next_value: AtomicU64::new(1),
-    };
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (1..=CLIENTS)
-            .map(|seed| {
-                let (recorder, addresses) = (&recorder, addresses.clone());
-                scope.spawn(move || recorder.work(addresses, seed))
-            })
-            .collect();
-        disturb(&mut nodes, &recorder.round, 7);
-        for client in clients {
-            client.join().unwrap();
-        }
-    });
-    for (round, history) in recorder.histories.iter().enumerate() {
-        let history = history.lock().unwrap();
-        assert!(history.is_consistent(), "key:{round} is no register: {history:?}");
-    }
-}
-
-/// Moves money between accounts, as long as nobody else has touched them meanwhile.
-fn transfer(client: &mut CarefulClient, dice: &mut Dice) {
-    let (from, to) = (dice.roll(4), dice.roll(4));
-    let amount = dice.roll(10);
-    for line in [
-        &*format!("WATCH {{bank}}{from} {{bank}}{to}"),
-        "MULTI",
-        &*format!("DECRBY {{bank}}{from} {amount}"),
-        &*format!("INCRBY {{bank}}{to} {amount}"),
-        "EXEC",
-    ] {
-        match client.run_here(line) {
-            Some(Tried::Reply(reply)) if !reply.starts_with("(error)") => {}
-            _ => {
-                client.reconnect();
-                return;
-            }
-        }
-    }
-}
-
-#[test]
-fn transfers_keep_the_sum_while_nodes_are_killed_and_halted() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut nodes = cluster(3, 2, dir.path());
-    let addresses: Vec<String> = nodes.iter().map(|node| node.redis.clone()).collect();
-    let mut client = CarefulClient::new(addresses.clone());
-    for account in 0..4 {
-        assert_eq!(client.run(&format!("SET {{bank}}{account} 100")), Tried::Reply("OK".into()));
-    }
-    let round = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (1..=CLIENTS)
-            .map(|seed| {
-                let (addresses, round) = (addresses.clone(), &round);
-                scope.spawn(move || {
-                    let (mut client, mut dice) = (CarefulClient::new(addresses), Dice(seed));
-                    client.patience = Duration::from_secs(if seed == 1 { 20 } else { 1 });
-                    while round.load(Ordering::Acquire) < DISTURBANCES {
-                        transfer(&mut client, &mut dice);
-                    }
-                })
-            })
-            .collect();
-        disturb(&mut nodes, &round, 11);
-        for client in clients {
-            client.join().unwrap();
-        }
-    });
-    let sum = loop {
-        if let Tried::Reply(reply) = client.run("MGET {bank}0 {bank}1 {bank}2 {bank}3") {
-            let numbers = reply.split(|it: char| !it.is_ascii_digit() && it != '-');
-            break numbers.filter_map(|it| it.parse::<i64>().ok()).sum::<i64>();
-        }
-    };
-    assert_eq!(sum, 400);
+    let mut nodes = cluster(3, SHARDS, dir.path());
+    survive(&mut nodes, &PROCESS_FAULTS.repeat(times()), 7);
 }
 
 #[test]
 fn a_leader_that_was_halted_serves_nothing_stale() {
     let dir = tempfile::tempdir().unwrap();
     let nodes = cluster(3, 1, dir.path());
-    let all: Vec<String> = nodes.iter().map(|node| node.redis.clone()).collect();
-    for round in 0..3 {
+    let all = addresses(&nodes);
+    for round in 0..2 {
         let mut client = CarefulClient::new(all.clone());
-        assert_eq!(client.run("SET key old"), Tried::Reply("OK".into()));
-        let leader = nodes.iter().find_map(|node| {
-            let status = node.admin().status().ok()?;
-            status.groups.iter().find(|group| group.number == 1)?.leader
-        });
-        let leader = nodes.iter().find(|node| Some(node.id) == leader).unwrap();
+        // A request that crosses the end of the last round may be unknown.
+        while client.run("SET key old") != Tried::Reply("OK".into()) {}
+        let leader = &nodes[leader(&nodes, 1)];
         let mut halted = Client::new(&leader.redis).unwrap();
         assert_eq!(halted.run("GET key").unwrap(), "'old'");
         leader.signal("STOP");
@@ -261,5 +163,46 @@ fn a_leader_that_was_halted_serves_nothing_stale() {
         leader.signal("CONT");
         let reply = asked.join().unwrap();
         assert_ne!(reply, "'old'", "a stale read");
+    }
+}
+
+#[test]
+fn five_nodes_go_on_without_two_and_stop_without_three() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = cluster(5, 1, dir.path());
+    let mut client = CarefulClient::new(addresses(&nodes));
+    let ok = Tried::Reply("OK".into());
+    // Two are lost, the leader among them.
+    let lost = leader(&nodes, 1);
+    nodes[lost].kill();
+    nodes[(lost + 1) % 5].kill();
+    // What was sent before the others knew of the loss may be unknown.
+    while client.run("SET two lost") != ok {}
+    assert_eq!(client.run("INCR counter"), Tried::Reply("(1)".into()));
+    // With a third one, the majority is lost. It is the leader every second time.
+    let third = leader(&nodes, 1);
+    nodes[third].kill();
+    for node in nodes.iter().filter(|node| node.pid().is_some()) {
+        let mut client = Client::new(&node.redis).unwrap();
+        for line in ["INCR counter", "GET counter"] {
+            let reply = client.run(line).unwrap();
+            assert!(reply.starts_with("(error) "), "{line}: {reply}");
+        }
+        assert_eq!(stale_client(node).run("GET two").unwrap(), "'lost'");
+    }
+    // One of them returns, and is enough.
+    nodes[lost].start();
+    while client.run("SET one back") != ok {}
+    // The leader was killed first, so nobody took the increments.
+    assert_eq!(client.run("GET counter"), Tried::Reply("'1'".into()));
+    for at in [third, (lost + 1) % 5] {
+        nodes[at].start();
+    }
+    await_equal(&nodes);
+    for node in &nodes {
+        let mut client = stale_client(node);
+        for (key, value) in [("two", "'lost'"), ("one", "'back'"), ("counter", "'1'")] {
+            assert_eq!(client.run(&format!("GET {key}")).unwrap(), value);
+        }
     }
 }

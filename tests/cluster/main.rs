@@ -1,10 +1,21 @@
-//! Clusters of several nodes in this process, with sockets and stores on the disk.
+//! Clusters of several nodes, with sockets and stores on the disk: in this process, as processes of
+//! the program, and as such in network namespaces.
+//!
+//! `BITCASK_LONG=n` repeats what is done to the nodes n times, and `BITCASK_SEED` chooses other
+//! moments and other nodes.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
 mod chaos;
+mod clocks;
+mod cuts;
+mod disks;
 mod forwarding;
+mod http;
+mod members;
+mod namespaces;
 mod processes;
+mod recorder;
 mod support;
 
 use std::collections::BTreeSet;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bitcask::cluster::ClusterAdmin;
+use bitcask::cluster::{ClusterAdmin, GroupStatus, NodeStatus};
 
-use crate::support::{PATIENCE, free_address, patiently};
+use crate::support::{Client, PATIENCE, free_address, patiently};
 
 /// The secret of all clusters here.
 const SECRET: &str = "a secret of tests";
@@ -17,29 +17,44 @@ pub(crate) struct NodeProcess {
     pub(crate) id: u64,
     pub(crate) cluster: String,
     pub(crate) redis: String,
-    dir: PathBuf,
+    pub(crate) http: String,
+    pub(crate) dir: PathBuf,
+    /// The network namespace that the node runs in, if not in that of the test.
+    pub(crate) namespace: Option<String>,
+    pub(crate) variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
 impl NodeProcess {
+    /// Returns a node on the loopback address, which is not started yet.
     pub(crate) fn new(id: u64, dir: &Path) -> Self {
+        Self::at(id, dir, [free_address(), free_address(), free_address()])
+    }
+
+    /// Returns a node at its addresses for other nodes, for clients of Redis, and of HTTP.
+    pub(crate) fn at(id: u64, dir: &Path, addresses: [String; 3]) -> Self {
         let dir = dir.join(id.to_string());
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("secret"), SECRET).unwrap();
-        let (cluster, redis) = (free_address(), free_address());
-        let mut node = Self { id, cluster, redis, dir, child: None };
-        node.start();
-        node
+        let [cluster, redis, http] = addresses;
+        let (namespace, variables, child) = (None, Vec::new(), None);
+        Self { id, cluster, redis, http, dir, namespace, variables, child }
     }
 
     pub(crate) fn start(&mut self) {
-        let port = self.redis.rsplit_once(':').unwrap().1;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bitcask"));
+        let program = env!("CARGO_BIN_EXE_bitcask");
+        let mut command = Command::new(if self.namespace.is_some() { "ip" } else { program });
+        if let Some(namespace) = &self.namespace {
+            command.args(["netns", "exec", namespace, program]);
+        }
+        let (host, port) = self.redis.rsplit_once(':').unwrap();
+        let http = self.http.rsplit_once(':').unwrap().1;
         command.arg("--dir").arg(self.dir.join("data")).args(["server", "start", "--cluster"]);
         command.args(["--node-id", &self.id.to_string(), "--cluster-listen", &self.cluster]);
         command.arg("--cluster-secret-file").arg(self.dir.join("secret"));
-        command.args(["--port", "0", "--resp-port", port]);
+        command.args(["--host", host, "--port", http, "--resp-port", port, "--insecure"]);
         command.env("BITCASK_LOG_LEVEL", "off").stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -51,13 +66,25 @@ impl NodeProcess {
         }
     }
 
+    /// Asks the process to end, and waits for that.
+    pub(crate) fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut child) = self.child.take() {
+            assert!(child.wait().unwrap().success());
+        }
+    }
+
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        if let Some(child) = &self.child {
+        if let Some(pid) = self.pid() {
             let mut kill = Command::new("kill");
-            let sent = kill.args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+            let sent = kill.args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
             assert!(sent.success());
         }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     pub(crate) fn admin(&self) -> ClusterAdmin {
@@ -76,12 +103,80 @@ impl Drop for NodeProcess {
 
 /// Starts a cluster of some nodes.
 pub(crate) fn cluster(nodes: u64, shards: u16, dir: &Path) -> Vec<NodeProcess> {
-    let nodes: Vec<_> = (1..=nodes).map(|id| NodeProcess::new(id, dir)).collect();
+    let mut nodes: Vec<_> = (1..=nodes).map(|id| NodeProcess::new(id, dir)).collect();
+    found(&mut nodes, shards);
+    nodes
+}
+
+/// Starts nodes, and makes a cluster of them.
+pub(crate) fn found(nodes: &mut [NodeProcess], shards: u16) {
+    nodes.iter_mut().for_each(NodeProcess::start);
     patiently(|| nodes[0].admin().init(shards));
     for node in nodes.iter().skip(1) {
         patiently(|| node.admin().join(&*nodes[0].cluster));
     }
-    nodes
+}
+
+pub(crate) fn addresses(nodes: &[NodeProcess]) -> Vec<String> {
+    nodes.iter().map(|node| node.redis.clone()).collect()
+}
+
+/// Returns what each node that runs says of itself.
+pub(crate) fn statuses(nodes: &[NodeProcess]) -> Result<Vec<NodeStatus>, String> {
+    let running = nodes.iter().filter(|node| node.child.is_some());
+    running.map(|node| node.admin().status().map_err(|error| error.to_string())).collect()
+}
+
+/// Returns which of the nodes leads a group. Of two that say so, the one of before does not.
+pub(crate) fn leader(nodes: &[NodeProcess], group: u64) -> usize {
+    patiently(|| {
+        let running = nodes.iter().filter(|node| node.child.is_some());
+        let groups = running.filter_map(|node| node.admin().status().ok()).flat_map(|it| it.groups);
+        let groups = groups.filter(|it| it.number == group && it.leader.is_some());
+        let leader = groups.max_by_key(|it| it.term).and_then(|it| it.leader);
+        let at = nodes.iter().position(|node| Some(node.id) == leader);
+        at.filter(|at| nodes[*at].child.is_some()).ok_or("nobody leads")
+    })
+}
+
+/// Waits until all nodes that run agree on a leader of each group, and on who votes.
+pub(crate) fn await_leaders(nodes: &[NodeProcess]) -> Vec<NodeStatus> {
+    agreed(nodes, |group| {
+        format!("{:?} {} {:?} {:?}", group.leader, group.term, group.voters, group.failure)
+    })
+}
+
+/// Waits until all nodes that run have applied the same, and all of it.
+pub(crate) fn await_equal(nodes: &[NodeProcess]) -> Vec<NodeStatus> {
+    agreed(nodes, |group| {
+        let is_behind = group.applied != group.last_log;
+        format!("{:?} {:?} {is_behind} {:?}", group.leader, group.applied, group.failure)
+    })
+}
+
+/// Waits until each group looks the same on all nodes that run, has a leader, and works.
+fn agreed(nodes: &[NodeProcess], shown: impl Fn(&GroupStatus) -> String) -> Vec<NodeStatus> {
+    patiently(|| {
+        let all = statuses(nodes)?;
+        let views = all.iter().map(|it| it.groups.iter().map(&shown).collect::<Vec<_>>());
+        let views: Vec<_> = views.collect();
+        let is_well = |group: &GroupStatus| group.leader.is_some() && group.failure.is_none();
+        let are_well = all.iter().all(|it| !it.groups.is_empty() && it.groups.iter().all(is_well));
+        let are_equal = views.windows(2).all(|pair| pair[0] == pair[1]);
+        let is_caught_up = !views.iter().flatten().any(|it| it.contains("true"));
+        if are_well && are_equal && is_caught_up { Ok(all) } else { Err(format!("{views:?}")) }
+    })
+}
+
+/// Connects to a node that may answer from what it has.
+pub(crate) fn stale_client(node: &NodeProcess) -> Client {
+    patiently(|| {
+        let mut client = Client::new(&node.redis)?;
+        client.run("READONLY").map(|reply| {
+            assert_eq!(reply, "OK");
+            client
+        })
+    })
 }
 
 /// What came of a command that must not be repeated blindly.
@@ -96,7 +191,7 @@ pub(crate) enum Tried {
 pub(crate) struct CarefulClient {
     addresses: Vec<String>,
     at: usize,
-    connection: Option<crate::support::Client>,
+    connection: Option<Client>,
     /// How long to wait for a reply.
     pub(crate) patience: Duration,
 }
@@ -140,7 +235,7 @@ impl CarefulClient {
             connection
         } else {
             let address = &self.addresses[self.at % self.addresses.len()];
-            let connection = crate::support::Client::new(address)?;
+            let connection = Client::new(address)?;
             connection.limit(self.patience)?;
             connection
         };
@@ -158,7 +253,8 @@ impl CarefulClient {
             self.at += 1;
             return Ok(None);
         }
-        let is_unknown = reply.starts_with("(error) ERR the group lost");
+        let is_unknown = reply.starts_with("(error) ERR the group lost")
+            || reply.starts_with("(error) ERR this node does not take part");
         self.connection = Some(connection);
         Ok(Some(if is_unknown { Tried::Unknown } else { Tried::Reply(reply) }))
     }

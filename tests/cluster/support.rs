@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,17 @@ use resp_rs::resp2::{Frame, parse_frame};
 /// How long to wait for what certainly comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns an address that was free a moment ago.
+/// Returns an address that was free a moment ago. Its port is none of those that the system gives
+/// to connections, so a node that was killed finds it free again.
 pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 64;
+        let address = format!("127.0.0.1:{}", 10_000 + number % 20_000);
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Where a node listens and what it keeps, whether it runs or not.
