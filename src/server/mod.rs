@@ -72,9 +72,15 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+#[cfg(feature = "cluster")]
+pub(crate) use bytes::percent_decoded;
 pub use error::ServerError;
 pub use follow::{FollowOptions, StoreFollower};
 pub use options::ServerOptions;
+#[cfg(feature = "cluster")]
+pub(crate) use stream::{ChannelStream, PieceWriter, Unheard};
+#[cfg(feature = "cluster")]
+pub(crate) use v1::change_event::ChangeEvent;
 
 use crate::listener;
 use crate::replica::Replica;

@@ -4,14 +4,16 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_core::Stream;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 /// The pieces that a thread has sent to a channel.
-pub(super) struct ChannelStream<T>(pub(super) Receiver<T>);
+pub(crate) struct ChannelStream<T>(pub(crate) Receiver<T>);
 
 impl<T> Stream for ChannelStream<T> {
     type Item = T;
@@ -25,22 +27,31 @@ impl<T> Stream for ChannelStream<T> {
 const PIECE_SIZE: usize = 64 << 10;
 
 /// Gathers text into pieces, and sends them.
-pub(super) struct PieceWriter {
+pub(crate) struct PieceWriter {
     sender: Sender<io::Result<Bytes>>,
     piece: Vec<u8>,
+    /// How long a piece waits for the client, if there is a limit.
+    patience: Option<Duration>,
 }
 
 /// Nobody receives the answer any more.
 #[derive(Debug)]
-pub(super) struct Unheard;
+pub(crate) struct Unheard;
 
 impl PieceWriter {
-    pub(super) fn new(sender: Sender<io::Result<Bytes>>) -> Self {
-        Self { sender, piece: Vec::new() }
+    pub(crate) fn new(sender: Sender<io::Result<Bytes>>) -> Self {
+        Self { sender, piece: Vec::new(), patience: None }
+    }
+
+    /// Gives the client up if it receives nothing for this long. The thread that writes has to be
+    /// one of a runtime.
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
+    pub(crate) fn patience(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
     }
 
     /// Adds bytes to the answer. Waits while the client has not received enough of it.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Unheard> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Unheard> {
         // A large value is not copied as a whole.
         for part in bytes.chunks(PIECE_SIZE) {
             self.piece.extend_from_slice(part);
@@ -52,18 +63,22 @@ impl PieceWriter {
     }
 
     /// Adds JSON to the answer, piece by piece.
-    pub(super) fn write_json<T: Serialize>(&mut self, json: &T) -> Result<(), Unheard> {
+    pub(crate) fn write_json<T: Serialize>(&mut self, json: &T) -> Result<(), Unheard> {
         // What is sent here can always be written as JSON.
         serde_json::to_writer(JsonPieces(self), json).map_err(|_| Unheard)
     }
 
     /// Sends what has been gathered.
-    pub(super) fn flush(&mut self) -> Result<(), Unheard> {
+    pub(crate) fn flush(&mut self) -> Result<(), Unheard> {
         if self.piece.is_empty() {
             return Ok(());
         }
         let piece = Bytes::from(std::mem::take(&mut self.piece));
-        self.sender.blocking_send(Ok(piece)).map_err(|_| Unheard)
+        let Some(patience) = self.patience else {
+            return self.sender.blocking_send(Ok(piece)).map_err(|_| Unheard);
+        };
+        let sent = async { self.sender.send_timeout(Ok(piece), patience).await };
+        Handle::current().block_on(sent).map_err(|_| Unheard)
     }
 
     /// Returns whether the client has received so much that a piece can be sent without waiting.
@@ -92,12 +107,12 @@ impl PieceWriter {
     }
 
     /// Returns whether nobody receives the answer any more.
-    pub(super) fn is_unheard(&self) -> bool {
+    pub(crate) fn is_unheard(&self) -> bool {
         self.sender.is_closed()
     }
 
     /// Ends the answer.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         // If nobody hears the end, it does not matter.
         let _ = self.flush();
     }

@@ -1,8 +1,9 @@
-//! The HTTP port of a node: keys, and what the node knows of the cluster.
+//! The HTTP port of a node: keys, their changes, and what the node knows of the cluster.
 //!
 //! - A request for a key that another node leads is answered with 307 and the URL there.
 //! - Values are strings of Redis, so both ports see the same keys.
 
+mod changes;
 mod keys;
 mod pages;
 
@@ -25,7 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower_service::Service as _;
 
 use super::accepting::serve_each;
@@ -40,11 +41,15 @@ const HEAD_TIME: Duration = Duration::from_secs(60);
 pub(super) struct HttpState<T> {
     node: Arc<Node<T>>,
     token: Option<Arc<str>>,
+    /// Permits of those who follow the changes.
+    streams: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
 }
 
 impl<T> Clone for HttpState<T> {
     fn clone(&self) -> Self {
-        Self { node: Arc::clone(&self.node), token: self.token.clone() }
+        let (node, streams) = (Arc::clone(&self.node), Arc::clone(&self.streams));
+        Self { node, token: self.token.clone(), streams, stop: self.stop.clone() }
     }
 }
 
@@ -99,7 +104,10 @@ impl<T: PeerTransport> HttpState<T> {
             }
             ClusterError::Busy => StatusCode::TOO_MANY_REQUESTS,
             ClusterError::Unknown => StatusCode::GATEWAY_TIMEOUT,
-            ClusterError::Refused(_) => StatusCode::BAD_REQUEST,
+            ClusterError::Refused(_) | ClusterError::ForeignPosition { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            ClusterError::HistoryGone { .. } => StatusCode::GONE,
             ClusterError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         HttpFailure::new(status, error.to_string())
@@ -110,6 +118,7 @@ fn router<T: PeerTransport>(state: HttpState<T>) -> Router {
     let keys = get(keys::read::<T>).put(keys::write::<T>).delete(keys::delete::<T>);
     Router::new()
         .route("/v1/keys/{*key}", keys)
+        .route("/v1/changes", get(changes::follow::<T>))
         .route("/v1/cluster", get(pages::cluster::<T>))
         .route("/metrics", get(pages::metrics::<T>))
         .layer(from_fn_with_state(state.clone(), authorize::<T>))
@@ -142,7 +151,8 @@ pub(super) async fn run<T: PeerTransport>(
     token: Option<Arc<str>>,
     stop: watch::Receiver<bool>,
 ) {
-    let router = router(HttpState { node, token });
+    let (streams, stopping) = (Arc::new(Semaphore::new(changes::STREAMS_MAX)), stop.clone());
+    let router = router(HttpState { node, token, streams, stop: stopping });
     serve_each(listener, stop, |stream| talk(stream, router.clone())).await;
 }
 

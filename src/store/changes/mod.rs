@@ -13,6 +13,8 @@ pub(crate) mod backlog;
 pub(crate) mod change;
 pub(crate) mod part;
 pub(crate) mod position;
+#[cfg(feature = "cluster")]
+pub(crate) mod seek;
 mod unread;
 
 use std::cmp::Ordering;
