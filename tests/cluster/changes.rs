@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcask::Operation;
-use bitcask::cluster::{ClusterError, ClusterPosition};
+use bitcask::cluster::{ClusterError, ClusterPosition, GroupRole};
 use serde_json::Value as Json;
 
 use crate::support::{PATIENCE, Place, Router, RunningNode};
@@ -107,7 +107,7 @@ impl Copy {
         self.position = Some(id);
         self.entries += usize::from(!self.begun.is_empty());
         for (key, value) in std::mem::take(&mut self.begun) {
-            if key.ends_with(".n") {
+            if key.ends_with("}.n") {
                 // Each entry adds one, so none came twice, and none is missing.
                 let before = self.contents.get(&key).map_or(0, |it| it.parse::<u64>().unwrap());
                 assert_eq!(value, Some((before + 1).to_string()), "{key}");
@@ -138,7 +138,10 @@ impl Copy {
             let mut stream = match begun {
                 Ok(stream) => stream,
                 // The node is about to stop, or was started just now.
-                Err((503, _)) => continue,
+                Err((503, _)) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                }
                 Err(refusal) => panic!("{since}: {refusal:?}"),
             };
             self.moves += 1;
@@ -156,16 +159,24 @@ impl Copy {
     }
 }
 
+/// Writes what may be written twice, until it is written.
+fn certainly(router: &mut Router, line: &str) {
+    let until = Instant::now() + PATIENCE;
+    while router.run(line) != "OK" {
+        assert!(Instant::now() < until, "{line:?} is not written");
+    }
+}
+
 /// Writes until it is told to stop.
-fn write(places: &[&Place], writer: usize, is_over: &AtomicBool) {
-    let mut router = Router::new(places);
+fn write(mut router: Router, writer: usize, is_over: &AtomicBool) {
     for number in 0.. {
         if is_over.load(Ordering::Acquire) {
             return;
         }
         let key = format!("{{w{writer}}}");
-        assert!(router.run(&format!("INCR {key}.n")).starts_with('('));
-        assert_eq!(router.run(&format!("MSET {key}.a {number} {key}.b {number}")), "OK");
+        // Whether it has taken effect may be unknown.
+        router.run(&format!("INCR {key}.n"));
+        certainly(&mut router, &format!("MSET {key}.a {number} {key}.b {number}"));
         router.run(&format!("SET {key}.{} {number}", number % 7));
         router.run(&format!("DEL {key}.{}", (number + 3) % 7));
     }
@@ -188,59 +199,54 @@ fn told_by(node: &RunningNode, since: &ClusterPosition) -> Vec<String> {
     told
 }
 
-#[test]
-fn a_follower_that_moves_between_nodes_gets_each_entry_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let places: Vec<Place> = (1..=3).map(|id| Place::new(id, dir.path())).collect();
-    let addresses: Vec<Mutex<String>> = places.iter().map(|_| Mutex::default()).collect();
-    let start = |at: usize| {
-        let node = places[at].start();
+/// Three nodes, of which any may be stopped.
+struct Nodes<'a> {
+    places: &'a [Place],
+    running: Vec<Option<RunningNode>>,
+    /// Where they serve HTTP.
+    addresses: &'a [Mutex<String>],
+}
+
+impl Nodes<'_> {
+    fn start(&mut self, at: usize) {
+        let node = self.places[at].start();
         let address = node.node().http("127.0.0.1:0", None).unwrap().to_string();
-        *addresses[at].lock().unwrap() = address;
-        node
-    };
-    let mut nodes: Vec<_> = (0..3).map(|at| Some(start(at))).collect();
-    nodes[0].as_ref().unwrap().node().init(3).unwrap();
-    for node in nodes.iter().skip(1) {
-        node.as_ref().unwrap().node().join(&places[0].cluster).unwrap();
+        *self.addresses[at].lock().unwrap() = address;
+        self.running[at] = Some(node);
     }
-    let everywhere: Vec<&Place> = places.iter().collect();
-    let (is_over, last) = (AtomicBool::new(false), Mutex::new(None));
-    let copy = std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|writer| {
-                let (everywhere, is_over) = (&everywhere, &is_over);
-                scope.spawn(move || write(everywhere, writer, is_over))
-            })
-            .collect();
-        let follower = scope.spawn(|| {
-            let mut copy = Copy::default();
-            copy.follow(&addresses, |copy| last.lock().unwrap().as_ref() == Some(&copy.contents));
-            copy
-        });
-        for _ in 0..STOPS {
-            std::thread::sleep(Duration::from_millis(500));
-            // The one that leads the most.
-            let led = |node: &Option<RunningNode>| {
-                let groups = node.as_ref().unwrap().node().status().groups;
-                let leads = |role| role == bitcask::cluster::GroupRole::Leader;
-                groups.into_iter().filter(|group| leads(group.role)).count()
-            };
-            let at = (0..3).max_by_key(|at| led(&nodes[*at])).unwrap();
-            drop(nodes[at].take());
-            // The others elect, and write on.
-            let mut router = Router::new(&everywhere);
-            for writer in 0..WRITERS {
-                router.run(&format!("SET {{w{writer}}}.stopped {at}"));
-            }
-            nodes[at] = Some(start(at));
+
+    fn found(&mut self) {
+        (0..self.places.len()).for_each(|at| self.start(at));
+        let nodes: Vec<_> = self.running.iter().flatten().collect();
+        nodes[0].node().init(3).unwrap();
+        for node in &nodes[1..] {
+            node.node().join(&self.places[0].cluster).unwrap();
         }
-        is_over.store(true, Ordering::Release);
-        for writer in writers {
-            writer.join().unwrap();
+    }
+
+    /// Stops the node that leads the most shards, has the others elect, and starts it again.
+    fn disturb(&mut self) {
+        let led = |node: &Option<RunningNode>| {
+            let groups = node.as_ref().unwrap().node().status().groups;
+            groups.into_iter().filter(|group| group.role == GroupRole::Leader).count()
+        };
+        let at = (0..self.places.len()).max_by_key(|at| led(&self.running[*at])).unwrap();
+        drop(self.running[at].take());
+        let mut router = self.router();
+        for writer in 0..WRITERS {
+            certainly(&mut router, &format!("SET {{w{writer}}}.stopped {at}"));
         }
-        let mut router = Router::new(&everywhere);
-        assert_eq!(router.run("SET end 1"), "OK");
+        self.start(at);
+    }
+
+    fn router(&self) -> Router {
+        Router::new(&self.places.iter().collect::<Vec<_>>())
+    }
+
+    /// Returns what all keys hold.
+    fn contents(&self) -> BTreeMap<String, String> {
+        let mut router = self.router();
+        certainly(&mut router, "SET end 1");
         let mut contents = BTreeMap::from([("end".to_owned(), "1".to_owned())]);
         for writer in 0..WRITERS {
             for name in ["n", "a", "b", "stopped", "0", "1", "2", "3", "4", "5", "6"] {
@@ -251,7 +257,39 @@ fn a_follower_that_moves_between_nodes_gets_each_entry_once() {
                 }
             }
         }
-        *last.lock().unwrap() = Some(contents);
+        contents
+    }
+}
+
+#[test]
+fn a_follower_that_moves_between_nodes_gets_each_entry_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let places: Vec<Place> = (1..=3).map(|id| Place::new(id, dir.path())).collect();
+    let addresses: Vec<Mutex<String>> = places.iter().map(|_| Mutex::default()).collect();
+    let running = places.iter().map(|_| None).collect();
+    let mut nodes = Nodes { places: &places, running, addresses: &addresses };
+    nodes.found();
+    let (is_over, last) = (AtomicBool::new(false), Mutex::new(None));
+    let copy = std::thread::scope(|scope| {
+        let write = |writer| {
+            let (router, is_over) = (nodes.router(), &is_over);
+            scope.spawn(move || write(router, writer, is_over))
+        };
+        let writers: Vec<_> = (0..WRITERS).map(write).collect();
+        let follower = scope.spawn(|| {
+            let mut copy = Copy::default();
+            copy.follow(&addresses, |copy| last.lock().unwrap().as_ref() == Some(&copy.contents));
+            copy
+        });
+        for _ in 0..STOPS {
+            std::thread::sleep(Duration::from_millis(500));
+            nodes.disturb();
+        }
+        is_over.store(true, Ordering::Release);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        *last.lock().unwrap() = Some(nodes.contents());
         follower.join().unwrap()
     });
     assert!(copy.entries > 100 && copy.moves > STOPS, "{} {}", copy.entries, copy.moves);
@@ -262,7 +300,7 @@ fn a_follower_that_moves_between_nodes_gets_each_entry_once() {
         let position = node.node().position().unwrap();
         (1..=3).all(|shard| position.index(shard) >= end.index(shard))
     };
-    let nodes: Vec<_> = nodes.into_iter().flatten().collect();
+    let nodes: Vec<_> = nodes.running.into_iter().flatten().collect();
     while !nodes.iter().all(has_all) {
         std::thread::yield_now();
     }

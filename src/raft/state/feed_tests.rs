@@ -18,8 +18,8 @@ use crate::testing::twin::Twin;
 type State = StateMachine<TestConfig, Counting>;
 type Feed = EntryFeed<TestConfig, Counting>;
 
-/// A change: the key, its value, the seconds of its time, and whether its entry goes on.
-type Told = (String, Option<Vec<u8>>, u64, bool);
+/// A change: the key, its value, its time in microseconds, and whether its entry goes on.
+type Told = (String, Option<Vec<u8>>, u128, bool);
 
 const COUNT: &str = "count of puts";
 
@@ -69,7 +69,7 @@ fn read_all(feed: &mut Feed, prefix: &str) -> Result<Vec<(u64, Vec<Told>)>, Feed
                     Operation::Put { value, .. } => Some(value.to_vec()),
                     Operation::Delete => None,
                 };
-                let time = change.timestamp.duration_since(UNIX_EPOCH).unwrap().as_secs();
+                let time = change.timestamp.duration_since(UNIX_EPOCH).unwrap().as_micros();
                 let key = String::from_utf8(change.key.to_vec()).unwrap();
                 entry.push((key, value, time, change.batch_continues));
                 if change.batch_continues {
@@ -120,7 +120,9 @@ fn nodes_with_other_histories_tell_the_same_from_each_entry_on() {
         for (index, changes) in &all {
             let last = changes.len() - 1;
             let is_right = |(at, told): (usize, &Told)| {
-                told.2 == 100 + index && told.3 == (at < last) && !told.0.starts_with('\0')
+                told.2 == 1_000_000 * u128::from(100 + index)
+                    && told.3 == (at < last)
+                    && !told.0.starts_with('\0')
             };
             assert!(changes.iter().enumerate().all(is_right), "{index}: {changes:?}");
             if *index == 15 {
