@@ -45,7 +45,10 @@ impl PieceWriter {
 
     /// Gives the client up if it receives nothing for this long. The thread that writes has to be
     /// one of a runtime.
-    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
+    #[cfg_attr(
+        not(any(feature = "cluster", test)),
+        expect(dead_code, reason = "clusters alone need it")
+    )]
     pub(crate) fn patience(self, patience: Duration) -> Self {
         Self { patience: Some(patience), ..self }
     }
@@ -134,5 +137,26 @@ impl io::Write for JsonPieces<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_receives_nothing_is_given_up() {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let (sender, mut receiver) = mpsc::channel(2);
+        let mut writer = PieceWriter::new(sender).patience(Duration::from_millis(1));
+        let writing = runtime.spawn_blocking(move || {
+            let sent = (0..3).map(|_| writer.write(&[b'x'; PIECE_SIZE]).is_ok());
+            sent.collect::<Vec<_>>()
+        });
+        assert_eq!(runtime.block_on(writing).unwrap(), [true, true, false]);
+        assert_eq!(receiver.try_recv().unwrap().unwrap().len(), PIECE_SIZE);
     }
 }

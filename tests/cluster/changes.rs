@@ -18,7 +18,7 @@ const WRITERS: usize = 4;
 /// Number of events after which the follower goes to another node.
 const MOVES_AFTER: usize = 40;
 /// Number of times that a node is stopped.
-const STOPS: usize = if option_env!("BITCASK_LONG").is_some() { 40 } else { 4 };
+const STOPS: usize = if option_env!("BITCASK_LONG").is_some() { 40 } else { 3 };
 
 /// An event of the stream.
 #[derive(Debug, Default)]
@@ -343,4 +343,20 @@ fn refuses(node: &RunningNode, address: &str, end: &ClusterPosition) {
     let mut stream = EventStream::begin(address, "?shard=2").unwrap().ok().unwrap();
     let id = stream.next().unwrap().id.unwrap();
     assert_eq!(id.matches(':').count(), 1, "{id}");
+    // A limited number of streams, until others end.
+    let mut streams = Vec::new();
+    let refused = loop {
+        match EventStream::begin(address, "").unwrap() {
+            Ok(stream) => streams.push(stream),
+            Err((status, _)) => break status,
+        }
+        assert!(streams.len() <= 64);
+    };
+    assert_eq!(refused, 503);
+    drop((stream, streams));
+    let until = Instant::now() + PATIENCE;
+    while EventStream::begin(address, "").unwrap().is_err() {
+        assert!(Instant::now() < until, "streams that have ended still count");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -273,3 +273,41 @@ fn a_follower_goes_on_in_a_snapshot_or_learns_that_something_is_missing() {
         }
     });
 }
+
+/// The store is not synced when an entry is applied. So a follower may know more than its node does
+/// after a loss of power, until the node has applied the same entries again.
+#[test]
+fn what_a_crash_has_taken_is_waited_for_and_told_as_before() {
+    now(async {
+        let mut reference = try_state(&Twin::new()).unwrap();
+        apply(&mut reference, 0..=33).await;
+        let all = read_from(&reference, 0);
+        let rest: Vec<_> = all.iter().filter(|(index, _)| *index > 30).cloned().collect();
+        let twin = Twin::new();
+        let mut state = try_state(&twin).unwrap();
+        let begun = twin.op_count();
+        apply(&mut state, 0..=12).await;
+        state.sync().unwrap();
+        apply(&mut state, 13..=30).await;
+        assert_eq!(read_from(&state, 0).last().unwrap().0, 30);
+        let mut behind = 0;
+        for ops in (begun..=twin.op_count()).step_by(3) {
+            for keep in [1, 2, 3] {
+                let mut number = ops;
+                let image = twin.power_image(ops, |_| {
+                    number += 1;
+                    number % keep != 0
+                });
+                let mut again = try_state(&image).unwrap();
+                let next = again.applied_state().await.unwrap().0.map_or(0, |it| it.index + 1);
+                let mut follower = feed(&again, 30).unwrap();
+                assert_eq!(follower.is_waiting(), next <= 30);
+                behind += u64::from(next <= 30);
+                apply(&mut again, next..=33).await;
+                assert_eq!(read_all(&mut follower, "").unwrap(), rest);
+                assert_eq!(read_from(&again, 0), all);
+            }
+        }
+        assert!(behind > 20, "{behind}");
+    });
+}
