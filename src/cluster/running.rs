@@ -155,7 +155,7 @@ impl ClusterNode {
     /// while let Some(change) = changes.next().transpose()? {
     ///     match &change.operation {
     ///         Operation::Put { value, .. } => handle(&change.key, Some(value)),
-    ///         Operation::Delete => handle(&change.key, None),
+    ///         _ => handle(&change.key, None),
     ///     }
     ///     if !change.entry_continues {
     ///         store(changes.position().to_string());

@@ -153,7 +153,7 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(2);
         let mut writer = PieceWriter::new(sender).patience(Duration::from_millis(1));
         let writing = runtime.spawn_blocking(move || {
-            let sent = (0..3).map(|_| writer.write(&[b'x'; PIECE_SIZE]).is_ok());
+            let sent = (0..3).map(|_| writer.write(&vec![b'x'; PIECE_SIZE]).is_ok());
             sent.collect::<Vec<_>>()
         });
         assert_eq!(runtime.block_on(writing).unwrap(), [true, true, false]);
