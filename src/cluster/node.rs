@@ -17,7 +17,7 @@ use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
-use crate::fs::Fs;
+use crate::fs::{self, Fs};
 use crate::raft::{LogStore, SnapshotFiles};
 
 /// A node, whatever its connections are made of.
@@ -52,6 +52,7 @@ impl<T: PeerTransport> Node<T> {
             options.addresses.cluster.clone_from(&options.listen);
         }
         check_announced(&options.addresses)?;
+        options.dir = fs::absolute(&options.dir)?;
         Fs::DISK.create_dirs(&options.dir)?;
         let node = Self {
             options,

@@ -4,6 +4,7 @@
 
 mod changes;
 mod chaos;
+mod directories;
 mod processes;
 mod support;
 
