@@ -24,11 +24,17 @@ pub(crate) struct Applier {
     /// Lock 0, only for a moment: the keys in the store of now.
     keys: RwLock<Option<Arc<ReplicatedKeys>>>,
     map: watch::Sender<Arc<ClusterMap>>,
+    /// Number of times that something was applied, or the store was replaced.
+    news: watch::Sender<u64>,
 }
 
 impl Applier {
     pub(crate) fn new() -> Self {
-        Self { keys: RwLock::default(), map: watch::Sender::default() }
+        Self {
+            keys: RwLock::default(),
+            map: watch::Sender::default(),
+            news: watch::Sender::default(),
+        }
     }
 
     /// Returns the keys, as the store of now has them. There are none before the store is open.
@@ -40,6 +46,15 @@ impl Applier {
     /// Returns the map as of the last entry, in the group that has it.
     pub(crate) fn map(&self) -> watch::Receiver<Arc<ClusterMap>> {
         self.map.subscribe()
+    }
+
+    /// Returns what changes when there is something to read for those who follow the changes.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    fn announce(&self) {
+        self.news.send_modify(|number| *number = number.wrapping_add(1));
     }
 }
 
@@ -103,10 +118,12 @@ impl Apply<Consensus> for Applier {
         let keys = ReplicatedKeys::new(store.shared(), Arc::clone(store))?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
         self.map.send_replace(Arc::new(map));
+        self.announce();
         Ok(())
     }
 
     fn applied(&self, store: &StateStore, proposal: &Proposal) {
+        self.announce();
         let is_map = |request: &Request| matches!(request, Request::Map(_));
         if proposal.requests.iter().any(is_map)
             && let Ok(map) = store.get(MAP_KEY).and_then(|stored| read_map(stored.as_deref()))

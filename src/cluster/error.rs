@@ -1,5 +1,6 @@
 //! Why a cluster does not do what it was asked for.
 
+use super::changes::position::ClusterPosition;
 use crate::error::Error;
 
 /// A failure of a cluster, or of one of its groups.
@@ -24,6 +25,21 @@ pub enum ClusterError {
     /// Nothing was done, and the same request will be refused again.
     #[error("{0}")]
     Refused(String),
+    /// The node has not all changes behind a position any more. Another node may have them.
+    /// Otherwise, a follower has to read all keys, and to go on from a position of before that.
+    #[error(
+        "this node has not all changes behind the position any more, but those behind {oldest}"
+    )]
+    HistoryGone {
+        /// The oldest position that this node has the changes of.
+        oldest: ClusterPosition,
+    },
+    /// The position is one of another cluster.
+    #[error("the position {position} is one of another cluster")]
+    ForeignPosition {
+        /// The position, as text.
+        position: String,
+    },
     /// The node cannot go on.
     #[error("this node does not take part: {0}")]
     Stopped(String),

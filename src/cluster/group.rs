@@ -17,6 +17,7 @@ use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTrans
 use super::options::ClusterOptions;
 use super::proposer::{self, WaitingRequest, now};
 use super::read_index::{self, WaitingRead};
+use crate::options::{History, Options};
 use crate::raft::{LogStore, StateMachine};
 use crate::resp::ReplicatedKeys;
 
@@ -25,6 +26,8 @@ const WAITING_MAX: usize = 4096;
 /// Maximum size of a request, in bytes. While a larger one is on its way to another node, that node
 /// might take its leader for dead.
 const REQUEST_SIZE_MAX: usize = 16 << 20;
+/// Changes that each shard keeps for those who follow them, unless the options say something else.
+const HISTORY: History = History::LastUpTo { duration: Duration::from_secs(600), bytes: 64 << 20 };
 /// Time after which a client is told that the group does not answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -85,7 +88,8 @@ impl RaftGroup {
         network: PeerNetwork<T>,
     ) -> Result<Arc<Self>, ClusterError> {
         let (id, path) = (options.id, options.dir.join(format!("group-{number}")));
-        let state = StateMachine::open(path, options.store.clone(), Applier::new())?;
+        let store = keeping_history(options.store.clone());
+        let state = StateMachine::open(path, store, Applier::new())?;
         let log = log.purging_after(&state);
         let config = options.timing.config().validate().map_err(|error| stopped(&error))?;
         let sending = Arc::clone(&network.progress);
@@ -138,11 +142,14 @@ impl RaftGroup {
         heard.map_or_else(since_entry, |heard| heard.elapsed())
     }
 
+    /// Returns an error if this node does not take part in the group any more.
+    pub(crate) fn check_running(&self) -> Result<(), ClusterError> {
+        self.raft.metrics().borrow().running_state.clone().map_err(|fatal| stopped(&fatal))
+    }
+
     /// Returns the keys, as they are on this node.
     pub(crate) fn keys(&self) -> Result<Arc<ReplicatedKeys>, ClusterError> {
-        if self.raft.metrics().borrow().running_state.is_err() {
-            return Err(ClusterError::NotLeader { leader: None });
-        }
+        self.check_running().map_err(|_| ClusterError::NotLeader { leader: None })?;
         Ok(self.state.application().keys()?)
     }
 
@@ -206,6 +213,14 @@ impl RaftGroup {
     pub(crate) async fn stop(&self) {
         // A task that has panicked has ended too.
         drop(self.raft.shutdown().await);
+    }
+}
+
+/// Returns options with which those who follow the changes can go on at another node.
+fn keeping_history(options: Options) -> Options {
+    match options.get_keep_history() {
+        History::None => options.keep_history(HISTORY),
+        _ => options,
     }
 }
 

@@ -9,11 +9,13 @@
 // - A group has `consensus`, what is replicated; `apply`, what it does; `proposer` and
 //   `read_index`, how clients' writes and reads get in, and `forwarding` from other nodes.
 // - `shards` is the way in for the Redis port, and `http` that for HTTP.
+// - `changes` follows what all shards have applied.
 // - `map` says which group has which slots.
 
 mod accepting;
 mod admin;
 mod apply;
+mod changes;
 mod consensus;
 mod error;
 mod forwarding;
@@ -35,6 +37,8 @@ mod status;
 mod tests;
 
 pub use admin::ClusterAdmin;
+pub use changes::position::ClusterPosition;
+pub use changes::{ClusterChange, ClusterChanges};
 pub use error::ClusterError;
 pub use network::SnapshotTransfer;
 pub use options::ClusterOptions;

@@ -18,7 +18,7 @@ use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
-use crate::fs::Fs;
+use crate::fs::{self, Fs};
 use crate::raft::{LogStore, SnapshotFiles, blocking};
 
 /// A node, whatever its connections are made of.
@@ -54,6 +54,7 @@ impl<T: PeerTransport> Node<T> {
         }
         check_announced(&options.addresses)?;
         check_secret(&options.secret)?;
+        options.dir = fs::absolute(&options.dir)?;
         Fs::DISK.create_dirs(&options.dir)?;
         let node = Self {
             options,

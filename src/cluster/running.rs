@@ -12,6 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use super::accepting::serve_each;
+use super::changes::ClusterChanges;
+use super::changes::position::ClusterPosition;
 use super::error::ClusterError;
 use super::group::stopped;
 use super::http;
@@ -111,6 +113,59 @@ impl ClusterNode {
     /// Returns what this node knows of the cluster and of its groups.
     pub fn status(&self) -> NodeStatus {
         self.node.status()
+    }
+
+    /// Returns the position behind everything that this node has applied.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`](ClusterError::Stopped) if the node belongs to no cluster.
+    pub fn position(&self) -> Result<ClusterPosition, ClusterError> {
+        self.node.position()
+    }
+
+    /// Returns the changes of all keys behind a position: every put, with its expiry, and every
+    /// delete. The node need not lead. What is returned was committed by a majority, and no failure
+    /// of a node undoes it.
+    ///
+    /// The position may be one that another node has returned. If this node has not come there yet,
+    /// its changes follow as soon as it has. To resume, here or on any other node, take the
+    /// [position](ClusterChanges::position) of the last entry that you have handled.
+    ///
+    /// Stores keep changes for a limited time: see
+    /// [`keep_history`](crate::Options::keep_history), which is ten minutes and 64 MiB for each
+    /// shard in a cluster, unless the [options](ClusterOptions::store) say more.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryGone`](ClusterError::HistoryGone) if this node has not all changes behind the
+    /// position any more, [`ForeignPosition`](ClusterError::ForeignPosition) if it is one of
+    /// another cluster, and [`Stopped`](ClusterError::Stopped) if the store cannot be read or the
+    /// node belongs to no cluster.
+    ///
+    /// ```no_run
+    /// use bitcask::Operation;
+    /// use bitcask::cluster::{ClusterNode, ClusterOptions};
+    /// # fn handle(key: &[u8], value: Option<&[u8]>) {}
+    /// # fn store(position: String) {}
+    /// # fn stored() -> String { "start".to_owned() }
+    /// # fn main() -> Result<(), bitcask::cluster::ClusterError> {
+    /// let node = ClusterNode::start(ClusterOptions::new(1, "/var/lib/bitcask", "a long secret"))?;
+    /// let mut changes = node.changes(&stored().parse()?)?.prefix("user/");
+    /// while let Some(change) = changes.next().transpose()? {
+    ///     match &change.operation {
+    ///         Operation::Put { value, .. } => handle(&change.key, Some(value)),
+    ///         _ => handle(&change.key, None),
+    ///     }
+    ///     if !change.entry_continues {
+    ///         store(changes.position().to_string());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn changes(&self, since: &ClusterPosition) -> Result<ClusterChanges, ClusterError> {
+        self.node.changes(Some(since), None)
     }
 
     /// Binds an address for clients of Redis. The server runs as [`RespServer::run`] says.

@@ -10,7 +10,7 @@ use crate::dialect;
 pub(super) use crate::dialect::percent_encoded;
 
 /// Decodes a part of a URL. In a query, a plus is a space. Returns `None` if an escape is broken.
-pub(super) fn percent_decoded(text: &str, in_query: bool) -> Option<Vec<u8>> {
+pub(crate) fn percent_decoded(text: &str, in_query: bool) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -72,6 +72,8 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+#[cfg(feature = "cluster")]
+pub(crate) use bytes::percent_decoded;
 pub use error::ServerError;
 pub use follow::{FollowOptions, StoreFollower};
 pub use options::ServerOptions;
@@ -80,6 +82,10 @@ pub use options::ServerOptions;
     expect(unused_imports, reason = "clusters alone need it")
 )]
 pub(crate) use {gate::host::is_plain, meta::pages::page};
+#[cfg(feature = "cluster")]
+pub(crate) use stream::{ChannelStream, PieceWriter, Unheard};
+#[cfg(feature = "cluster")]
+pub(crate) use v1::change_event::ChangeEvent;
 
 use crate::listener;
 use crate::replica::Replica;

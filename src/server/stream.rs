@@ -4,14 +4,16 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_core::Stream;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 /// The pieces that a thread has sent to a channel.
-pub(super) struct ChannelStream<T>(pub(super) Receiver<T>);
+pub(crate) struct ChannelStream<T>(pub(crate) Receiver<T>);
 
 impl<T> Stream for ChannelStream<T> {
     type Item = T;
@@ -25,22 +27,34 @@ impl<T> Stream for ChannelStream<T> {
 const PIECE_SIZE: usize = 64 << 10;
 
 /// Gathers text into pieces, and sends them.
-pub(super) struct PieceWriter {
+pub(crate) struct PieceWriter {
     sender: Sender<io::Result<Bytes>>,
     piece: Vec<u8>,
+    /// How long a piece waits for the client, if there is a limit.
+    patience: Option<Duration>,
 }
 
 /// Nobody receives the answer any more.
 #[derive(Debug)]
-pub(super) struct Unheard;
+pub(crate) struct Unheard;
 
 impl PieceWriter {
-    pub(super) fn new(sender: Sender<io::Result<Bytes>>) -> Self {
-        Self { sender, piece: Vec::new() }
+    pub(crate) fn new(sender: Sender<io::Result<Bytes>>) -> Self {
+        Self { sender, piece: Vec::new(), patience: None }
+    }
+
+    /// Gives the client up if it receives nothing for this long. The thread that writes has to be
+    /// one of a runtime.
+    #[cfg_attr(
+        not(any(feature = "cluster", test)),
+        expect(dead_code, reason = "clusters alone need it")
+    )]
+    pub(crate) fn patience(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
     }
 
     /// Adds bytes to the answer. Waits while the client has not received enough of it.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Unheard> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Unheard> {
         // A large value is not copied as a whole.
         for part in bytes.chunks(PIECE_SIZE) {
             self.piece.extend_from_slice(part);
@@ -52,18 +66,22 @@ impl PieceWriter {
     }
 
     /// Adds JSON to the answer, piece by piece.
-    pub(super) fn write_json<T: Serialize>(&mut self, json: &T) -> Result<(), Unheard> {
+    pub(crate) fn write_json<T: Serialize>(&mut self, json: &T) -> Result<(), Unheard> {
         // What is sent here can always be written as JSON.
         serde_json::to_writer(JsonPieces(self), json).map_err(|_| Unheard)
     }
 
     /// Sends what has been gathered.
-    pub(super) fn flush(&mut self) -> Result<(), Unheard> {
+    pub(crate) fn flush(&mut self) -> Result<(), Unheard> {
         if self.piece.is_empty() {
             return Ok(());
         }
         let piece = Bytes::from(std::mem::take(&mut self.piece));
-        self.sender.blocking_send(Ok(piece)).map_err(|_| Unheard)
+        let Some(patience) = self.patience else {
+            return self.sender.blocking_send(Ok(piece)).map_err(|_| Unheard);
+        };
+        let sent = async { self.sender.send_timeout(Ok(piece), patience).await };
+        Handle::current().block_on(sent).map_err(|_| Unheard)
     }
 
     /// Returns whether the client has received so much that a piece can be sent without waiting.
@@ -92,12 +110,12 @@ impl PieceWriter {
     }
 
     /// Returns whether nobody receives the answer any more.
-    pub(super) fn is_unheard(&self) -> bool {
+    pub(crate) fn is_unheard(&self) -> bool {
         self.sender.is_closed()
     }
 
     /// Ends the answer.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         // If nobody hears the end, it does not matter.
         let _ = self.flush();
     }
@@ -119,5 +137,26 @@ impl io::Write for JsonPieces<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_receives_nothing_is_given_up() {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let (sender, mut receiver) = mpsc::channel(2);
+        let mut writer = PieceWriter::new(sender).patience(Duration::from_millis(1));
+        let writing = runtime.spawn_blocking(move || {
+            let sent = (0..3).map(|_| writer.write(&vec![b'x'; PIECE_SIZE]).is_ok());
+            sent.collect::<Vec<_>>()
+        });
+        assert_eq!(runtime.block_on(writing).unwrap(), [true, true, false]);
+        assert_eq!(receiver.try_recv().unwrap().unwrap().len(), PIECE_SIZE);
     }
 }

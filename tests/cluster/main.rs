@@ -6,9 +6,11 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
+mod changes;
 mod chaos;
 mod clocks;
 mod cuts;
+mod directories;
 mod disks;
 mod forwarding;
 mod http;

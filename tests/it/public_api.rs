@@ -224,6 +224,7 @@ fn listing() -> String {
     let modules = [
         ("bitcask", root().join("src/lib.rs")),
         ("bitcask::client", root().join("src/client/mod.rs")),
+        ("bitcask::cluster", root().join("src/cluster/mod.rs")),
         ("bitcask::import", root().join("src/import/mod.rs")),
         ("bitcask::repair", root().join("src/repair/mod.rs")),
         ("bitcask::raft", root().join("src/raft/mod.rs")),

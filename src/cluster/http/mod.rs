@@ -1,8 +1,9 @@
-//! The HTTP port of a node: keys, and what the node knows of the cluster.
+//! The HTTP port of a node: keys, their changes, and what the node knows of the cluster.
 //!
 //! - A request for a key that another node leads is answered with 307 and the URL there.
 //! - Values are strings of Redis, so both ports see the same keys.
 
+mod changes;
 mod keys;
 mod pages;
 
@@ -25,7 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower_service::Service as _;
 
 use super::accepting::serve_each;
@@ -45,12 +46,16 @@ pub(super) struct HttpState<T> {
     token: Option<Arc<str>>,
     /// Whether only programs of this machine reach the port.
     is_private: bool,
+    /// Permits of those who follow the changes.
+    streams: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
 }
 
 impl<T> Clone for HttpState<T> {
     fn clone(&self) -> Self {
-        let (token, is_private) = (self.token.clone(), self.is_private);
-        Self { node: Arc::clone(&self.node), token, is_private }
+        let (node, token) = (Arc::clone(&self.node), self.token.clone());
+        let (streams, stop) = (Arc::clone(&self.streams), self.stop.clone());
+        Self { node, token, is_private: self.is_private, streams, stop }
     }
 }
 
@@ -105,7 +110,10 @@ impl<T: PeerTransport> HttpState<T> {
             }
             ClusterError::Busy => StatusCode::TOO_MANY_REQUESTS,
             ClusterError::Unknown => StatusCode::GATEWAY_TIMEOUT,
-            ClusterError::Refused(_) => StatusCode::BAD_REQUEST,
+            ClusterError::Refused(_) | ClusterError::ForeignPosition { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            ClusterError::HistoryGone { .. } => StatusCode::GONE,
             ClusterError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         HttpFailure::new(status, error.to_string())
@@ -116,6 +124,7 @@ fn router<T: PeerTransport>(state: HttpState<T>) -> Router {
     let keys = get(keys::read::<T>).put(keys::write::<T>).delete(keys::delete::<T>);
     Router::new()
         .route("/v1/keys/{*key}", keys)
+        .route("/v1/changes", get(changes::follow::<T>))
         .route("/v1/cluster", get(pages::cluster::<T>))
         .route("/v1/cluster/nodes", get(pages::nodes::<T>))
         .route("/metrics", get(pages::metrics::<T>))
@@ -155,7 +164,8 @@ pub(super) async fn run<T: PeerTransport>(
     stop: watch::Receiver<bool>,
 ) {
     let is_private = listener.local_addr().is_ok_and(|it| it.ip().to_canonical().is_loopback());
-    let router = router(HttpState { node, token, is_private });
+    let (streams, stopping) = (Arc::new(Semaphore::new(changes::STREAMS_MAX)), stop.clone());
+    let router = router(HttpState { node, token, is_private, streams, stop: stopping });
     serve_each(listener, stop, |stream| talk(stream, router.clone())).await;
 }
 

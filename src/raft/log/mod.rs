@@ -28,7 +28,7 @@ use super::state::StateMachine;
 use super::state::apply::Apply;
 use super::state::files::SnapshotFiles;
 use crate::error::{Error, Result};
-use crate::options::{KEY_SIZE_LIMIT, Options, SyncPolicy, VALUE_SIZE_LIMIT};
+use crate::options::{History, KEY_SIZE_LIMIT, Options, SyncPolicy, VALUE_SIZE_LIMIT};
 use crate::store::{Bitcask, Env};
 use group::GroupLog;
 use syncing::Syncing;
@@ -109,7 +109,9 @@ impl<C: RaftTypeConfig> LogStore<C> {
     }
 
     pub(super) fn open_on(env: &Env, path: &Path, options: Options, number: u64) -> Result<Self> {
+        // Nobody follows the changes of this store, and purged entries have to go.
         let options = options.sync_policy(SyncPolicy::Never).default_ttl(None);
+        let options = options.keep_history(History::None);
         let options = options.key_size_limit(KEY_SIZE_LIMIT).value_size_limit(VALUE_SIZE_LIMIT);
         let store = Arc::new(Bitcask::open_on(env, path, options)?);
         let group = Arc::new(GroupLog::open(&store, number)?);

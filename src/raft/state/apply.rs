@@ -28,7 +28,7 @@ use crate::sync::Mutex;
 
 /// The key that says which entry was applied last, at what time, and who the members are. Each
 /// entry writes it, so a request that removes all keys does not remove this one.
-const APPLIED_KEY: &[u8] = b"\0raft.applied";
+pub(super) const APPLIED_KEY: &[u8] = b"\0raft.applied";
 
 /// What a program does with the requests of its Raft log.
 ///
@@ -94,7 +94,7 @@ pub trait Apply<C: RaftTypeConfig>: Send + Sync + 'static {
 pub(super) struct AppliedNow<C: RaftTypeConfig> {
     pub(super) log_id: Option<LogId<C::NodeId>>,
     /// The time of the store, in microseconds since the epoch.
-    time: u64,
+    pub(super) time: u64,
     pub(super) membership: StoredMembership<C::NodeId, C::Node>,
 }
 
@@ -285,7 +285,7 @@ fn open_state<C: RaftTypeConfig>(
 }
 
 /// Reads what was applied to a store.
-fn applied_to<C: RaftTypeConfig>(db: &Bitcask) -> Result<AppliedNow<C>> {
+pub(super) fn applied_to<C: RaftTypeConfig>(db: &Bitcask) -> Result<AppliedNow<C>> {
     match db.get(APPLIED_KEY)? {
         Some(bytes) => decode(APPLIED_KEY, &bytes),
         None => Ok(AppliedNow { log_id: None, time: 0, membership: StoredMembership::default() }),

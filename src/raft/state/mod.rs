@@ -2,11 +2,16 @@
 //! snapshots.
 //!
 //! - `apply` applies entries, `limits` says what a request may write, `snapshots` builds and
-//!   installs snapshots, `files` is what they consist of, `pointer` says which directories count.
+//!   installs snapshots, `files` is what they consist of, `pointer` says which directories count,
+//!   `feed` follows the changes.
 //! - The store of a state machine is replaced when a snapshot is installed. Whoever has the store
 //!   from before can read it to the end.
 
 pub(super) mod apply;
+#[cfg(feature = "cluster")]
+pub(crate) mod feed;
+#[cfg(all(test, feature = "cluster"))]
+mod feed_tests;
 pub(super) mod files;
 mod limits;
 mod owned_dir;

@@ -11,7 +11,7 @@ use crate::store::{Backlog, Change, Operation};
 
 /// A change, as the data of an event.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct ChangeEvent<'a> {
+pub(crate) struct ChangeEvent<'a> {
     #[serde(flatten)]
     key: KeyField,
     /// The value of a put, if it is text.
@@ -35,7 +35,7 @@ pub(in super::super) struct ChangeEvent<'a> {
 impl<'a> ChangeEvent<'a> {
     /// Returns the name and the data of a change's event. `left_out` is the size of a value that is
     /// left out.
-    pub(super) fn new(change: &'a Change, left_out: Option<u64>) -> (&'static str, Self) {
+    pub(crate) fn new(change: &'a Change, left_out: Option<u64>) -> (&'static str, Self) {
         let mut event = Self {
             key: KeyField::new(&change.key),
             value: None,

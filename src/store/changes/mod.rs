@@ -13,6 +13,11 @@ pub(crate) mod backlog;
 pub(crate) mod change;
 pub(crate) mod part;
 pub(crate) mod position;
+#[cfg_attr(
+    not(any(feature = "cluster", test)),
+    expect(dead_code, reason = "clusters alone look for places")
+)]
+pub(crate) mod seek;
 mod unread;
 
 use std::cmp::Ordering;
