@@ -85,8 +85,9 @@ impl<T: PeerTransport> Node<T> {
             Ok(_) => WriteOutcome::Refused("that is no request of a client".to_owned()),
             Err(ClusterError::Busy) => WriteOutcome::Busy,
             Err(ClusterError::Unknown) => WriteOutcome::Unknown,
-            Err(ClusterError::Stopped(reason)) => WriteOutcome::Stopped(reason),
             Err(failure @ ClusterError::NotLeader { .. }) => return Err(failure),
+            Err(ClusterError::Stopped(reason)) => WriteOutcome::Stopped(reason),
+            Err(failure) => WriteOutcome::Stopped(failure.to_string()),
         };
         Ok(PeerAnswer::Written(outcome))
     }

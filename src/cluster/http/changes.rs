@@ -26,7 +26,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::network::PeerTransport;
 use crate::dialect;
 use crate::server::{ChangeEvent, ChannelStream, PieceWriter, Unheard, percent_decoded};
-use crate::store::Change;
+use crate::store::{Change, Operation};
 
 /// Maximum number of streams at the same time.
 pub(super) const STREAMS_MAX: usize = 64;
@@ -254,9 +254,9 @@ impl ChangeStream {
 
     fn send_change(&mut self, shard: u64, change: &Change) -> Result<(), Unheard> {
         self.is_in_entry = change.batch_continues;
-        let size = match &change.kind {
-            ChangeKind::Put { value, .. } => value.len() as u64,
-            _ => 0,
+        let size = match &change.operation {
+            Operation::Put { value, .. } => value.len() as u64,
+            Operation::Delete => 0,
         };
         let left_out = (size > VALUE_SIZE_MAX).then_some(size);
         let (name, event) = ChangeEvent::new(change, left_out);
