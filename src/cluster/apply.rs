@@ -38,6 +38,11 @@ impl Applier {
     pub(crate) fn map(&self) -> watch::Receiver<Arc<ClusterMap>> {
         self.map.subscribe()
     }
+
+    /// Shows a change of the map that was not applied.
+    pub(super) fn show(&self, change: &MapChange) {
+        self.map.send_if_modified(|map| Arc::make_mut(map).change(change).is_ok());
+    }
 }
 
 /// Makes a change of the map, or returns why it is refused.

@@ -17,6 +17,7 @@ use super::network::{PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::proposer::{self, WaitingRequest};
 use super::read_index::{self, WaitingRead};
+use crate::mistake::{Mistake, made};
 use crate::raft::{LogStore, StateMachine};
 use crate::resp::ReplicatedKeys;
 
@@ -49,11 +50,13 @@ pub(crate) struct RaftGroup {
 pub(crate) struct Timing {
     pub(crate) heartbeat: u64,
     pub(crate) election: u64,
+    /// Number of entries that stay in the log when it is purged.
+    pub(crate) kept: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat: 250, election: 1500 }
+        Self { heartbeat: 250, election: 1500, kept: 10_000 }
     }
 }
 
@@ -64,9 +67,9 @@ impl Timing {
             election_timeout_min: self.election,
             election_timeout_max: self.election * 2,
             install_snapshot_timeout: 60_000,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(20_000),
-            replication_lag_threshold: 40_000,
-            max_in_snapshot_log_to_keep: 10_000,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.kept * 2),
+            replication_lag_threshold: self.kept * 4,
+            max_in_snapshot_log_to_keep: self.kept,
             max_payload_entries: 300,
             ..openraft::Config::default()
         }
@@ -83,7 +86,8 @@ impl RaftGroup {
         network: PeerNetwork<T>,
     ) -> Result<Arc<Self>, ClusterError> {
         let (id, path) = (options.id, options.dir.join(format!("group-{number}")));
-        let state = StateMachine::open(path, options.store.clone(), Applier::new())?;
+        let store = options.store.clone();
+        let state = StateMachine::open_on(&options.env, &path, store, Applier::new())?;
         let log = log.purging_after(&state);
         let config = options.timing.config().validate().map_err(|error| stopped(&error))?;
         let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
@@ -214,6 +218,11 @@ pub(super) fn failed_write(
     match error {
         // openraft says the same of entries that it had appended before it lost the lead, and these
         // may still be committed.
+        RaftError::APIError(ClientWriteError::ForwardToLeader(other))
+            if made(Mistake::UnknownRedirected) =>
+        {
+            ClusterError::NotLeader { leader: other.leader_id }
+        }
         RaftError::APIError(ClientWriteError::ForwardToLeader(_))
         | RaftError::Fatal(Fatal::Stopped) => ClusterError::Unknown,
         RaftError::APIError(error) => ClusterError::Refused(error.to_string()),

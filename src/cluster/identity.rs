@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::fs::{self, Access, Fs};
+use crate::fs::{Access, Fs, parent};
 
 /// What the file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,12 +25,12 @@ const SIZE_MAX: usize = 4096;
 
 impl NodeIdentity {
     /// Reads the file. Returns `None` if there is none, since the node belongs to no cluster yet.
-    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
+    pub(crate) fn read(fs: &Fs, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("NODE");
-        if !Fs::DISK.exists(&path) {
+        if !fs.exists(&path) {
             return Ok(None);
         }
-        let file = Fs::DISK.open(&path, Access::Read)?;
+        let file = fs.open(&path, Access::Read)?;
         let mut bytes = vec![0; SIZE_MAX];
         let size = file.read_at(&mut bytes, 0)?;
         bytes.truncate(size);
@@ -39,27 +39,32 @@ impl NodeIdentity {
     }
 
     /// Writes the file. Durable when this returns.
-    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+    pub(crate) fn write(&self, fs: &Fs, dir: &Path) -> Result<()> {
         let (path, new) = (dir.join("NODE"), dir.join("NODE.new"));
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
-        let file = Fs::DISK.open(&new, Access::Create)?;
+        let file = fs.open(&new, Access::Create)?;
         // One that a crash has left may be longer.
         file.set_size(0)?;
         file.write_within_limit(&bytes, 0)?;
         file.sync()?;
-        Fs::DISK.rename(&new, &path)?;
-        Fs::DISK.sync_dir(fs::parent(&path))
+        fs.rename(&new, &path)?;
+        // A log that is durable within a directory that is not would be lost with it.
+        fs.sync_dir(parent(&path))?;
+        fs.sync_dir(parent(dir))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::testing::twin::Twin;
 
     #[test]
     fn an_identity_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), None);
+        assert_eq!(NodeIdentity::read(&Fs::DISK, dir.path()).unwrap(), None);
         let identity = NodeIdentity {
             node: 3,
             cluster: u128::MAX,
@@ -67,11 +72,25 @@ mod tests {
             is_founder: true,
             incarnation: 5,
         };
-        identity.write(dir.path()).unwrap();
-        identity.write(dir.path()).unwrap();
-        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), Some(identity));
+        identity.write(&Fs::DISK, dir.path()).unwrap();
+        identity.write(&Fs::DISK, dir.path()).unwrap();
+        assert_eq!(NodeIdentity::read(&Fs::DISK, dir.path()).unwrap(), Some(identity));
         let file = Fs::DISK.open(&dir.path().join("NODE"), Access::Keep).unwrap();
         file.write_within_limit(b"[", 0).unwrap();
-        assert!(NodeIdentity::read(dir.path()).unwrap_err().to_string().contains("NODE"));
+        assert!(
+            NodeIdentity::read(&Fs::DISK, dir.path()).unwrap_err().to_string().contains("NODE")
+        );
+    }
+
+    #[test]
+    fn an_identity_outlives_the_power_with_its_directory() {
+        let twin = Twin::new();
+        let (fs, dir) = (Fs::Twin(Arc::clone(&twin)), Path::new("/data/node"));
+        fs.create_dirs(dir).unwrap();
+        let identity =
+            NodeIdentity { node: 1, cluster: 2, shards: 3, is_founder: true, incarnation: 4 };
+        identity.write(&fs, dir).unwrap();
+        let left = Fs::Twin(twin.power_image(twin.op_count(), |_| false));
+        assert_eq!(NodeIdentity::read(&left, dir).unwrap(), Some(identity));
     }
 }

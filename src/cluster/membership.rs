@@ -21,6 +21,7 @@ use super::map::{MAP_GROUP, MapChange, NodeAddresses};
 use super::network::PeerTransport;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::node::{Node, check_shards};
+use crate::mistake::{Mistake, made};
 
 /// Time for one step of a change of the members. A new node may have to receive a snapshot.
 const STEP_TIME: Duration = Duration::from_secs(600);
@@ -49,7 +50,7 @@ impl<T: PeerTransport> Node<T> {
                 let (node, incarnation) = (self.options.id, random());
                 let identity =
                     NodeIdentity { node, cluster, shards, is_founder: true, incarnation };
-                identity.write(&self.options.dir)?;
+                identity.write(&self.options.env.fs, &self.options.dir)?;
                 self.open_groups(identity).await?;
                 identity
             }
@@ -92,7 +93,7 @@ impl<T: PeerTransport> Node<T> {
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
         self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME).await?;
         if found.is_none() {
-            identity.write(&self.options.dir)?;
+            identity.write(&self.options.env.fs, &self.options.dir)?;
             self.open_groups(identity).await?;
         }
         drop(turn);
@@ -140,6 +141,9 @@ impl<T: PeerTransport> Node<T> {
         let Some(group) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
+        if made(Mistake::MapShownEarly) {
+            group.state().application().show(&change);
+        }
         match group.write(Request::Map(change)).await? {
             Answered::Map(Ok(())) => Ok(()),
             Answered::Map(Err(reason)) | Answered::Refused(reason) => {

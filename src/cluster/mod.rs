@@ -29,6 +29,8 @@ mod read_index;
 mod running;
 mod shards;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use admin::ClusterAdmin;
 pub use error::ClusterError;

@@ -17,7 +17,7 @@ use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
-use crate::fs::Fs;
+use crate::raft::blocking::blocking;
 use crate::raft::{LogStore, SnapshotFiles};
 
 /// A node, whatever its connections are made of.
@@ -52,7 +52,7 @@ impl<T: PeerTransport> Node<T> {
             options.addresses.cluster.clone_from(&options.listen);
         }
         check_announced(&options.addresses)?;
-        Fs::DISK.create_dirs(&options.dir)?;
+        options.env.fs.create_dirs(&options.dir)?;
         let node = Self {
             options,
             transport,
@@ -63,7 +63,7 @@ impl<T: PeerTransport> Node<T> {
             next_snapshot: AtomicU64::new(1),
         };
         let node = Arc::new(node);
-        if let Some(identity) = NodeIdentity::read(&node.options.dir)? {
+        if let Some(identity) = NodeIdentity::read(&node.options.env.fs, &node.options.dir)? {
             if identity.node != node.options.id {
                 let (path, found) = (node.options.dir.display(), identity.node);
                 return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
@@ -80,7 +80,8 @@ impl<T: PeerTransport> Node<T> {
         if self.identity().is_some() {
             return Ok(());
         }
-        let log = LogStore::open(self.options.dir.join("log"), self.options.store.clone())?;
+        let (env, path) = (&self.options.env, self.options.dir.join("log"));
+        let log = LogStore::open_on(env, &path, self.options.store.clone(), MAP_GROUP)?;
         let mut groups = BTreeMap::new();
         for number in MAP_GROUP..=u64::from(identity.shards) {
             let log = if number == MAP_GROUP { log.clone() } else { log.group(number)? };
@@ -204,8 +205,7 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::PutPiece { snapshot, name, offset, bytes } => {
                 let files = self.received(group.number, snapshot, false);
                 files.and_then(|files| {
-                    let written =
-                        tokio::task::block_in_place(|| files.write(&name, offset, &bytes));
+                    let written = blocking(|| files.write(&name, offset, &bytes));
                     written.map(|()| PeerAnswer::Done).map_err(|error| error.to_string())
                 })
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::group::Timing;
 use super::map::NodeAddresses;
 use crate::options::Options;
+use crate::store::Env;
 
 /// The settings of a [`ClusterNode`](super::ClusterNode).
 ///
@@ -24,6 +25,7 @@ pub struct ClusterOptions {
     pub(crate) addresses: NodeAddresses,
     pub(crate) store: Options,
     pub(crate) timing: Timing,
+    pub(crate) env: Env,
 }
 
 impl ClusterOptions {
@@ -38,6 +40,7 @@ impl ClusterOptions {
             addresses: NodeAddresses::default(),
             store: Options::default(),
             timing: Timing::default(),
+            env: Env::default(),
         }
     }
 
@@ -82,7 +85,7 @@ impl ClusterOptions {
     /// first, and the round trip between nodes far shorter than it. The default is 250 and 1,500.
     #[must_use]
     pub fn timing(mut self, heartbeat: u64, election: u64) -> Self {
-        self.timing = Timing { heartbeat, election };
+        self.timing = Timing { heartbeat, election, ..self.timing };
         self
     }
 }

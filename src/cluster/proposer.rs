@@ -67,6 +67,7 @@ async fn propose(
     let proposal = Proposal { time: now(), seed: chance(), requests };
     // If this node loses the lead, and its log is replaced by a snapshot, openraft never answers.
     tokio::select! {
+        biased;
         written = raft.client_write(proposal) => match written {
             Ok(written) => Ok(written.data.0),
             Err(error) => Err(failed_write(&error)),
@@ -107,6 +108,9 @@ fn answer(
 
 /// Returns the time of this machine, in microseconds since the epoch.
 pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+    // In a simulation, a machine has the time of the simulation.
+    #[cfg(test)]
+    let since = turmoil::since_epoch().or(since);
     u64::try_from(since.unwrap_or(Duration::ZERO).as_micros()).unwrap_or(u64::MAX)
 }

@@ -95,7 +95,7 @@
 // - What touches a store or the disk is in plain, blocking functions, which tests run on a disk
 //   that crashes. The traits of openraft are thin layers around them.
 
-mod blocking;
+pub(crate) mod blocking;
 mod encoding;
 mod failure;
 mod log;

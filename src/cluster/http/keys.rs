@@ -14,6 +14,7 @@ use crate::cluster::consensus::{Answered, Request};
 use crate::cluster::error::ClusterError;
 use crate::cluster::group::RaftGroup;
 use crate::cluster::network::PeerTransport;
+use crate::raft::blocking::blocking;
 use crate::resp::{CommandsRequest, StringEntry, slot_of};
 
 /// Maximum size of a value. A request of Raft has little more.
@@ -63,7 +64,7 @@ async fn current<T: PeerTransport>(
         group.read_index().await.map_err(|error| state.failure(&error))?;
     }
     let keys = group.keys().map_err(|error| state.failure(&error))?;
-    let read = tokio::task::block_in_place(|| keys.string(key));
+    let read = blocking(|| keys.string(key));
     read.map_err(|error| HttpFailure::new(StatusCode::INTERNAL_SERVER_ERROR, error))
 }
 

@@ -299,6 +299,13 @@ impl<C: RaftTypeConfig> AppliedNow<C> {
         }
         Ok(())
     }
+
+    /// Writes what is applied, and nothing else.
+    pub(super) fn put_alone(&self, db: &Bitcask) -> Result<()> {
+        let mut tx = db.begin();
+        self.put(&mut tx)?;
+        commit(db, tx)
+    }
 }
 
 impl<C: RaftTypeConfig, A: Apply<C>> Holder<C> for StateCore<C, A> {
@@ -339,7 +346,9 @@ where
         }
         let mut next = applying.now.clone();
         next.log_id = Some(log_id.clone());
-        if let EntryPayload::Membership(membership) = &entry.payload {
+        if let EntryPayload::Membership(membership) = &entry.payload
+            && !made(Mistake::RaftMembersOfBefore)
+        {
             next.membership = StoredMembership::new(Some(log_id.clone()), membership.clone());
         }
         if let EntryPayload::Normal(request) = &entry.payload
@@ -358,9 +367,7 @@ where
     fn commit(&self, entry: &Entry<C>, next: &AppliedNow<C>) -> Result<C::R> {
         let store = self.store();
         let EntryPayload::Normal(request) = &entry.payload else {
-            let mut tx = store.db().begin();
-            next.put(&mut tx)?;
-            commit(store.db(), tx)?;
+            next.put_alone(store.db())?;
             return Ok(self.application.without_request());
         };
         let mut tx = store.db().begin();

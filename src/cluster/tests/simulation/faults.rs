@@ -1,0 +1,217 @@
+//! What goes wrong, and when it is mended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::Vote;
+use turmoil::Sim;
+
+use super::dice::Dice;
+use super::machines::{Machines, host};
+use super::profile::{FaultKind, Profile};
+
+/// How a fault ends.
+#[derive(Debug, Clone)]
+enum Ending {
+    Start(u64),
+    Repair(Vec<(u64, u64)>),
+    RepairOneWay(Vec<(u64, u64)>),
+    Release(Vec<(u64, u64)>),
+    /// A voter is not watched any more.
+    Unwatch(u64),
+}
+
+/// The faults of a run.
+pub(super) struct Faults {
+    machines: Arc<Machines>,
+    dice: Dice,
+    profile: Profile,
+    next: Duration,
+    endings: Vec<(Duration, Ending)>,
+    off: BTreeSet<u64>,
+    /// Voters that are switched off when they have voted, and their last votes.
+    watched: BTreeMap<u64, Option<Vote<u64>>>,
+}
+
+impl Faults {
+    pub(super) fn new(machines: &Arc<Machines>, seed: u64, profile: Profile) -> Self {
+        Self {
+            machines: Arc::clone(machines),
+            dice: Dice::new(seed, 1),
+            profile,
+            next: Duration::ZERO,
+            endings: Vec::new(),
+            off: BTreeSet::new(),
+            watched: BTreeMap::new(),
+        }
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.dice.below(to - from))
+    }
+
+    /// Ends what is due, and begins what is next.
+    pub(super) fn step(&mut self, sim: &mut Sim<'_>) {
+        let now = sim.elapsed();
+        let due: Vec<_> = self.endings.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, ending) in due {
+            self.end(sim, ending);
+        }
+        self.switch_voters_off(sim);
+        if now >= self.next {
+            let pause = self.profile.fault_pause();
+            self.next = now + self.millis(pause / 2, pause * 2);
+            let fault = self.profile.fault(&mut self.dice);
+            self.begin(sim, fault);
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn heal(&mut self, sim: &mut Sim<'_>) {
+        for (_, ending) in std::mem::take(&mut self.endings) {
+            self.end(sim, ending);
+        }
+    }
+
+    /// Switches machines off for good.
+    pub(super) fn switch_removed_off(&mut self, sim: &mut Sim<'_>, ids: impl Iterator<Item = u64>) {
+        for id in ids {
+            if self.machines.is_removed(id) && self.off.insert(id) {
+                self.machines.kill(id);
+                sim.crash(host(id));
+            }
+        }
+    }
+
+    fn end(&mut self, sim: &mut Sim<'_>, ending: Ending) {
+        match ending {
+            Ending::Start(id) => {
+                if !self.machines.is_removed(id) && self.off.remove(&id) {
+                    // What others have sent to it meanwhile belongs to no connection.
+                    let others = self.machines.members();
+                    others.iter().for_each(|other| self.machines.links.break_between(id, *other));
+                    sim.bounce(host(id));
+                }
+            }
+            Ending::Repair(pairs) => {
+                for (a, b) in pairs {
+                    sim.repair(host(a), host(b));
+                    self.machines.links.break_between(a, b);
+                }
+            }
+            Ending::RepairOneWay(pairs) => {
+                for (a, b) in pairs {
+                    sim.repair_oneway(host(a), host(b));
+                    self.machines.links.break_between(a, b);
+                }
+            }
+            Ending::Release(pairs) => {
+                pairs.into_iter().for_each(|(a, b)| sim.release(host(a), host(b)));
+            }
+            Ending::Unwatch(id) => drop(self.watched.remove(&id)),
+        }
+    }
+
+    /// Returns whether something is wrong with the network.
+    fn is_network_faulty(&self) -> bool {
+        let is_one = |ending: &Ending| !matches!(ending, Ending::Start(_) | Ending::Unwatch(_));
+        self.endings.iter().any(|(_, ending)| is_one(ending))
+    }
+
+    fn begin(&mut self, sim: &mut Sim<'_>, fault: FaultKind) {
+        let members = self.machines.members();
+        let id = self.dice.of(&members);
+        let others = members.iter().copied().filter(|other| *other != id);
+        let pairs: Vec<_> = others.map(|other| (id, other)).collect();
+        let until = sim.elapsed() + self.millis(200, 4000);
+        match fault {
+            FaultKind::PowerCut | FaultKind::Kill => {
+                let until = sim.elapsed() + self.millis(0, 2500);
+                self.switch_off(sim, id, until, fault == FaultKind::PowerCut);
+            }
+            FaultKind::AllOff => {
+                let until = sim.elapsed() + self.millis(0, 500);
+                for id in members {
+                    self.switch_off(sim, id, until, true);
+                }
+            }
+            _ if self.is_network_faulty() => {}
+            FaultKind::Cut => self.part(sim, pairs, until),
+            FaultKind::Held => {
+                pairs.iter().for_each(|(a, b)| sim.hold(host(*a), host(*b)));
+                self.endings.push((until, Ending::Release(pairs)));
+            }
+            FaultKind::OneWay => {
+                let is_out = self.dice.below(2) == 0;
+                let turn = |(a, b)| if is_out { (a, b) } else { (b, a) };
+                let pairs: Vec<_> = pairs.into_iter().map(turn).collect();
+                pairs.iter().for_each(|(a, b)| sim.partition_oneway(host(*a), host(*b)));
+                self.endings.push((until, Ending::RepairOneWay(pairs)));
+            }
+            FaultKind::Sides => {
+                let side: Vec<_> = members.iter().map(|_| self.dice.below(2)).collect();
+                let all = || members.iter().zip(&side);
+                let pairs = all().flat_map(|(a, here)| {
+                    all().filter(move |(b, there)| a < *b && here != *there).map(|(b, _)| (*a, *b))
+                });
+                self.part(sim, pairs.collect(), until);
+            }
+            FaultKind::Voter => self.part_candidates(sim, id, &members),
+        }
+    }
+
+    fn part(&mut self, sim: &mut Sim<'_>, pairs: Vec<(u64, u64)>, until: Duration) {
+        pairs.iter().for_each(|(a, b)| sim.partition(host(*a), host(*b)));
+        self.endings.push((until, Ending::Repair(pairs)));
+    }
+
+    fn switch_off(&mut self, sim: &mut Sim<'_>, id: u64, until: Duration, is_power_cut: bool) {
+        if !self.off.insert(id) {
+            return;
+        }
+        // The disk first: what runs is closed in order when the machine ends, and must not be.
+        if is_power_cut {
+            self.machines.cut_power(id, &mut self.dice);
+        } else {
+            self.machines.kill(id);
+        }
+        sim.crash(host(id));
+        self.endings.push((until, Ending::Start(id)));
+    }
+
+    /// Keeps two nodes apart, which both need the vote of a third. That one is off for a moment.
+    fn part_candidates(&mut self, sim: &mut Sim<'_>, voter: u64, members: &[u64]) {
+        let others: Vec<_> = members.iter().copied().filter(|id| *id != voter).collect();
+        let now = sim.elapsed();
+        let pairs = others.iter().flat_map(|a| others.iter().map(|b| (*a, *b)));
+        let pairs = pairs.filter(|(a, b)| a < b).collect();
+        self.part(sim, pairs, now + Duration::from_millis(2800));
+        let on = self.millis(700, 1700);
+        self.switch_off(sim, voter, now + on, true);
+        self.watched.insert(voter, None);
+        self.endings.push((now + Duration::from_millis(2800), Ending::Unwatch(voter)));
+    }
+
+    /// Switches voters off that have just voted for another node, and on again.
+    fn switch_voters_off(&mut self, sim: &mut Sim<'_>) {
+        let mut voted = Vec::new();
+        for (id, last) in &mut self.watched {
+            let Some(group) = self.machines.group(*id, 1) else { continue };
+            let vote = group.metrics().vote;
+            let is_new = last.is_some_and(|last| last != vote);
+            if is_new && !vote.committed && vote.leader_id.voted_for() != Some(*id) {
+                voted.push(*id);
+            }
+            *last = Some(vote);
+        }
+        for id in voted {
+            self.watched.insert(id, None);
+            if self.off.insert(id) {
+                self.machines.lose_unsynced(id);
+                sim.crash(host(id));
+                self.end(sim, Ending::Start(id));
+            }
+        }
+    }
+}
