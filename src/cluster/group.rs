@@ -17,7 +17,6 @@ use super::network::{PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::proposer::{self, WaitingRequest};
 use super::read_index::{self, WaitingRead};
-use crate::mistake::{Mistake, made};
 use crate::raft::{LogStore, StateMachine};
 use crate::resp::ReplicatedKeys;
 
@@ -218,11 +217,6 @@ pub(super) fn failed_write(
     match error {
         // openraft says the same of entries that it had appended before it lost the lead, and these
         // may still be committed.
-        RaftError::APIError(ClientWriteError::ForwardToLeader(other))
-            if made(Mistake::UnknownRedirected) =>
-        {
-            ClusterError::NotLeader { leader: other.leader_id }
-        }
         RaftError::APIError(ClientWriteError::ForwardToLeader(_))
         | RaftError::Fatal(Fatal::Stopped) => ClusterError::Unknown,
         RaftError::APIError(error) => ClusterError::Refused(error.to_string()),

@@ -14,6 +14,7 @@ use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
 
 use super::consensus::{Answered, Request};
+use super::drawn;
 use super::error::ClusterError;
 use super::group::{GroupMetrics, RaftGroup, leader_of, stopped};
 use super::identity::NodeIdentity;
@@ -46,8 +47,8 @@ impl<T: PeerTransport> Node<T> {
             Some(identity) if identity.shards == shards && identity.is_founder => identity,
             Some(_) => return refused("this node belongs to a cluster already"),
             None => {
-                let cluster = random();
-                let (node, incarnation) = (self.options.id, random());
+                let cluster = drawn::unique();
+                let (node, incarnation) = (self.options.id, drawn::unique());
                 let identity =
                     NodeIdentity { node, cluster, shards, is_founder: true, incarnation };
                 identity.write(&self.options.env.fs, &self.options.dir)?;
@@ -83,7 +84,7 @@ impl<T: PeerTransport> Node<T> {
             cluster: known.cluster,
             shards: known.map.shards,
             is_founder: found.is_some_and(|found| found.is_founder),
-            incarnation: found.map_or_else(random, |found| found.incarnation),
+            incarnation: found.map_or_else(drawn::unique, |found| found.incarnation),
         };
         if found.is_some_and(|found| found != identity) {
             return refused("this node belongs to another cluster");
@@ -205,11 +206,6 @@ impl<T: PeerTransport> Node<T> {
         }
         Err(last)
     }
-}
-
-/// Returns a number that nothing else has.
-fn random() -> u128 {
-    uuid::Uuid::new_v4().as_u128()
 }
 
 fn refused<T>(reason: &str) -> Result<T, ClusterError> {

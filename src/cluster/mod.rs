@@ -15,6 +15,7 @@ mod accepting;
 mod admin;
 mod apply;
 mod consensus;
+mod drawn;
 mod error;
 mod group;
 mod http;

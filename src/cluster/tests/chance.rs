@@ -1,4 +1,4 @@
-//! What openraft leaves to chance, from a seed.
+//! What openraft and nodes leave to chance, from a seed.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -14,9 +14,23 @@ pub(super) fn seed(seed: u64) {
     SEED.set(seed);
 }
 
+/// Returns the next number.
+pub(in crate::cluster) fn draw() -> u64 {
+    let state = SEED.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+    SEED.set(state);
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// Returns a number that no other number is.
+pub(in crate::cluster) fn draw_unique() -> u128 {
+    (u128::from(draw()) << 64) | u128::from(draw())
+}
+
 /// Numbers that follow from the seed of the thread.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cluster) struct SeededRng;
+pub(crate) struct SeededRng;
 
 impl rand::RngCore for SeededRng {
     fn next_u32(&mut self) -> u32 {
@@ -24,11 +38,7 @@ impl rand::RngCore for SeededRng {
     }
 
     fn next_u64(&mut self) -> u64 {
-        let state = SEED.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
-        SEED.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        draw()
     }
 
     fn fill_bytes(&mut self, bytes: &mut [u8]) {
@@ -46,7 +56,7 @@ impl rand::RngCore for SeededRng {
 
 /// The runtime of production, with chance from a seed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::cluster) struct SeededRuntime;
+pub(crate) struct SeededRuntime;
 
 impl AsyncRuntime for SeededRuntime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;

@@ -1,5 +1,5 @@
 //! Tests of whole clusters, with a network and disks that do not exist.
 
-pub(super) mod chance;
+pub(crate) mod chance;
 #[cfg(not(shuttle))]
 mod simulation;

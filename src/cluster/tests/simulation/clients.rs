@@ -7,7 +7,6 @@ use super::dice::Dice;
 use super::front::{Ask, Asked, Told, Way};
 use super::history::Seen;
 use super::machines::{CALM_TIME, Machines, SECRET, Stage, client_address, peer_address};
-use super::network::SimTcp;
 use super::profile::Profile;
 use crate::cluster::map::MAP_GROUP;
 use crate::cluster::network::PeerNetwork;
@@ -26,8 +25,7 @@ pub(super) fn list_name(key: usize) -> String {
 pub(super) struct ListClient {
     machines: Arc<Machines>,
     dice: Dice,
-    /// Where it asks next.
-    address: String,
+    /// To where it asks next.
     way: Way,
     /// Whether it goes nowhere but where it is sent.
     only_follows: bool,
@@ -36,20 +34,15 @@ pub(super) struct ListClient {
 impl ListClient {
     pub(super) fn new(machines: &Arc<Machines>, seed: u64, number: u64) -> Self {
         let (machines, dice) = (Arc::clone(machines), Dice::new(seed, 100 + number));
-        let address = client_address(1);
-        Self { machines, dice, address, way: Way::default(), only_follows: false }
-    }
-
-    fn go(&mut self, address: String) {
-        self.address = address;
-        self.way = Way::default();
+        let way = Way::new(machines.tcp(0), client_address(1));
+        Self { machines, dice, way, only_follows: false }
     }
 
     fn go_anywhere(&mut self) {
         if !self.only_follows {
             let members = self.machines.members();
             let address = client_address(self.dice.of(&members));
-            self.go(address);
+            self.way.go(address);
         }
     }
 
@@ -58,12 +51,12 @@ impl ListClient {
         for _ in 0..TRIES {
             // Some wait for whatever a node says in the end.
             let patience = if self.dice.below(4) == 0 { 12_000 } else { 1500 };
-            let asked = self.way.ask(&self.address, ask, Duration::from_millis(patience)).await;
+            let asked = self.way.ask(ask, Duration::from_millis(patience)).await;
             let pause = match asked {
                 Asked::Told(Told::At(at)) => return Seen::At(at),
                 Asked::Told(Told::Found(list)) => return Seen::Found(list),
                 Asked::Told(Told::Moved(address)) => {
-                    self.go(address);
+                    self.way.go(address);
                     continue;
                 }
                 Asked::Told(Told::Failed(why)) if !why.starts_with("TRYAGAIN") => {
@@ -126,7 +119,7 @@ impl ListClient {
         let done = async {
             for key in 0..usize::try_from(LISTS).unwrap() {
                 loop {
-                    self.go(client_address(id));
+                    self.way.go(client_address(id));
                     let appended = self.append(key).await;
                     let read = self.read(key, false).await;
                     if let (Seen::At(_), Seen::Found(_)) = (appended, read) {
@@ -158,16 +151,19 @@ impl Administrator {
 
     async fn ask(&self, id: u64, group: u64, request: PeerRequest) -> Result<PeerAnswer, String> {
         let (secret, idle) = (Arc::from(SECRET), Arc::default());
-        let transport = SimTcp { id: 0, links: Arc::clone(&self.machines.links) };
+        let transport = self.machines.tcp(0);
         let network = PeerNetwork { transport, group, cluster: None, secret, idle };
         let mut connection = network.connection(&peer_address(id));
         let time = if self.machines.stage() == Stage::Chaos { 8 } else { 40 };
-        match connection.ask(&request, Duration::from_secs(time)).await {
+        self.machines.note(format!("node {id} is asked for {request:?} in group {group}"));
+        let answered = match connection.ask(&request, Duration::from_secs(time)).await {
             Ok(PeerAnswer::Failed(why)) => Err(why),
             Ok(PeerAnswer::AskLeader { .. }) => Err("it does not lead".to_owned()),
             Ok(answer) => Ok(answer),
             Err(error) => Err(error.to_string()),
-        }
+        };
+        self.machines.note(format!("node {id} answers {answered:?}"));
+        answered
     }
 
     /// Founds a cluster of some nodes.

@@ -22,7 +22,7 @@ pub(super) fn settle(sim: &mut Sim<'_>, machines: &Arc<Machines>) -> Result<(), 
     loop {
         for _ in 0..20 {
             sim.step().map_err(|why| why.to_string())?;
-            machines.look();
+            machines.look(sim.elapsed());
         }
         if let Some(why) = machines.failure() {
             return Err(why);

@@ -79,6 +79,7 @@ impl Faults {
         for id in ids {
             if self.machines.is_removed(id) && self.off.insert(id) {
                 self.machines.kill(id);
+                self.machines.links.switch(id, true);
                 sim.crash(host(id));
             }
         }
@@ -91,19 +92,20 @@ impl Faults {
                     // What others have sent to it meanwhile belongs to no connection.
                     let others = self.machines.members();
                     others.iter().for_each(|other| self.machines.links.break_between(id, *other));
+                    self.machines.links.switch(id, false);
                     sim.bounce(host(id));
                 }
             }
             Ending::Repair(pairs) => {
                 for (a, b) in pairs {
                     sim.repair(host(a), host(b));
-                    self.machines.links.break_between(a, b);
+                    self.machines.links.join(a, b);
                 }
             }
             Ending::RepairOneWay(pairs) => {
                 for (a, b) in pairs {
                     sim.repair_oneway(host(a), host(b));
-                    self.machines.links.break_between(a, b);
+                    self.machines.links.join(a, b);
                 }
             }
             Ending::Release(pairs) => {
@@ -125,6 +127,7 @@ impl Faults {
         let others = members.iter().copied().filter(|other| *other != id);
         let pairs: Vec<_> = others.map(|other| (id, other)).collect();
         let until = sim.elapsed() + self.millis(200, 4000);
+        self.machines.note(format!("{fault:?} of {id} among {members:?}, up to {until:?}"));
         match fault {
             FaultKind::PowerCut | FaultKind::Kill => {
                 let until = sim.elapsed() + self.millis(0, 2500);
@@ -146,7 +149,10 @@ impl Faults {
                 let is_out = self.dice.below(2) == 0;
                 let turn = |(a, b)| if is_out { (a, b) } else { (b, a) };
                 let pairs: Vec<_> = pairs.into_iter().map(turn).collect();
-                pairs.iter().for_each(|(a, b)| sim.partition_oneway(host(*a), host(*b)));
+                for (a, b) in &pairs {
+                    sim.partition_oneway(host(*a), host(*b));
+                    self.machines.links.part(*a, *b);
+                }
                 self.endings.push((until, Ending::RepairOneWay(pairs)));
             }
             FaultKind::Sides => {
@@ -162,7 +168,10 @@ impl Faults {
     }
 
     fn part(&mut self, sim: &mut Sim<'_>, pairs: Vec<(u64, u64)>, until: Duration) {
-        pairs.iter().for_each(|(a, b)| sim.partition(host(*a), host(*b)));
+        for (a, b) in &pairs {
+            sim.partition(host(*a), host(*b));
+            self.machines.links.part(*a, *b);
+        }
         self.endings.push((until, Ending::Repair(pairs)));
     }
 
@@ -177,6 +186,8 @@ impl Faults {
             self.machines.kill(id);
         }
         sim.crash(host(id));
+        self.machines.links.switch(id, true);
+        self.machines.note(format!("machine {id} is off until {until:?}, {is_power_cut}"));
         self.endings.push((until, Ending::Start(id)));
     }
 
@@ -210,6 +221,7 @@ impl Faults {
             if self.off.insert(id) {
                 self.machines.lose_unsynced(id);
                 sim.crash(host(id));
+                self.machines.note(format!("machine {id} is off for a moment"));
                 self.end(sim, Ending::Start(id));
             }
         }

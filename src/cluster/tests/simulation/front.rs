@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use turmoil::net::TcpStream;
 
 use super::history::MARK_SIZE;
 use super::machines::SimNode;
+use super::network::{SimStream, SimTcp};
 use crate::cluster::consensus::{Answered, Request};
 use crate::cluster::error::ClusterError;
 use crate::cluster::shards::shown;
@@ -36,7 +36,7 @@ pub(super) enum Told {
 }
 
 /// Serves a client until it is gone.
-pub(super) async fn serve(mut stream: TcpStream, node: SimNode) {
+pub(super) async fn serve(mut stream: SimStream, node: SimNode) {
     while let Ok(ask) = receive(&mut stream).await {
         let told = answer(&node, ask).await;
         if send(&mut stream, &told).await.is_err() {
@@ -85,14 +85,14 @@ fn failed(node: &SimNode, error: ClusterError) -> Told {
     }
 }
 
-async fn receive<T: for<'de> Deserialize<'de>>(stream: &mut TcpStream) -> io::Result<T> {
+async fn receive<T: for<'de> Deserialize<'de>>(stream: &mut SimStream) -> io::Result<T> {
     let size = stream.read_u32().await?;
     let mut bytes = vec![0; size as usize];
     stream.read_exact(&mut bytes).await?;
     postcard::from_bytes(&bytes).map_err(io::Error::other)
 }
 
-async fn send<T: Serialize>(stream: &mut TcpStream, message: &T) -> io::Result<()> {
+async fn send<T: Serialize>(stream: &mut SimStream, message: &T) -> io::Result<()> {
     let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
     let mut bytes = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend(body);
@@ -100,9 +100,10 @@ async fn send<T: Serialize>(stream: &mut TcpStream, message: &T) -> io::Result<(
 }
 
 /// A client's way to one node.
-#[derive(Default)]
 pub(super) struct Way {
-    stream: Option<TcpStream>,
+    tcp: SimTcp,
+    address: String,
+    stream: Option<SimStream>,
 }
 
 /// What came of a question.
@@ -115,10 +116,19 @@ pub(super) enum Asked {
 }
 
 impl Way {
-    /// Asks a node, which has a time to answer.
-    pub(super) async fn ask(&mut self, address: &str, ask: &Ask, time: Duration) -> Asked {
+    pub(super) fn new(tcp: SimTcp, address: String) -> Self {
+        Self { tcp, address, stream: None }
+    }
+
+    /// Goes to another node.
+    pub(super) fn go(&mut self, address: String) {
+        (self.address, self.stream) = (address, None);
+    }
+
+    /// Asks the node, which has a time to answer.
+    pub(super) async fn ask(&mut self, ask: &Ask, time: Duration) -> Asked {
         if self.stream.is_none() {
-            let connecting = TcpStream::connect(address);
+            let connecting = self.tcp.connected(&self.address);
             match tokio::time::timeout(Duration::from_millis(300), connecting).await {
                 Ok(Ok(stream)) => self.stream = Some(stream),
                 _ => return Asked::NotSent,

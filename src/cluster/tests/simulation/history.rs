@@ -79,6 +79,11 @@ impl ListHistory {
         self.operations.iter().filter(is_answered).count()
     }
 
+    /// Returns all operations, to be compared.
+    pub(super) fn shown(&self) -> Vec<String> {
+        self.operations.iter().map(|operation| format!("{operation:?}")).collect()
+    }
+
     /// Compares everything with what the lists hold at the end.
     pub(super) fn judge(&self, lists: &BTreeMap<usize, String>) -> Result<(), String> {
         let keys: BTreeSet<_> = self.operations.iter().map(|it| it.key).collect();

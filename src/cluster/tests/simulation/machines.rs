@@ -79,6 +79,9 @@ struct Inner {
     /// The map of each epoch that any node has shown.
     maps: BTreeMap<u64, Arc<ClusterMap>>,
     failure: Option<String>,
+    /// What was done to the cluster, and when.
+    notes: Vec<String>,
+    now: Duration,
 }
 
 impl Machines {
@@ -92,12 +95,26 @@ impl Machines {
             history: ListHistory::default(),
             maps: BTreeMap::new(),
             failure: None,
+            notes: Vec::new(),
+            now: Duration::ZERO,
         };
         Arc::new(Self { links: Arc::default(), inner: Mutex::new(inner) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
+    }
+
+    /// Returns the network, as a machine sees it.
+    pub(super) fn tcp(&self, id: u64) -> SimTcp {
+        SimTcp { id, links: Arc::clone(&self.links) }
+    }
+
+    /// Notes what was done to the cluster, for those who look for the cause of a failure.
+    pub(super) fn note(&self, what: String) {
+        let mut inner = self.inner();
+        let now = inner.now;
+        inner.notes.push(format!("{now:?}: {what}"));
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -149,10 +166,11 @@ impl Machines {
         self.inner().failure.clone()
     }
 
-    /// Returns what all nodes that run say of their groups.
+    /// Returns what was done to the cluster, and what all nodes say of their groups.
     pub(super) fn shown(&self) -> String {
         let inner = self.inner();
-        let mut text = format!("members {:?}, removed {:?}\n", inner.members, inner.removed);
+        let mut text = inner.notes.join("\n");
+        let _ = writeln!(text, "\nmembers {:?}, removed {:?}", inner.members, inner.removed);
         let nodes =
             inner.machines.iter().filter_map(|(id, it)| it.node.clone().map(|it| (*id, it)));
         for (id, node) in nodes {
@@ -205,8 +223,9 @@ impl Machines {
     }
 
     /// Looks at what all nodes that run show of themselves.
-    pub(super) fn look(&self) {
+    pub(super) fn look(&self, now: Duration) {
         let mut inner = self.inner();
+        inner.now = now;
         let Inner { machines, maps, removed, failure, .. } = &mut *inner;
         let mut fail = |why: String| {
             failure.get_or_insert(why);
@@ -248,13 +267,14 @@ impl Machines {
             .redis_address(client_address(id))
             .store(Options::new().segment_size(16 << 10));
         options.timing = Timing { heartbeat: 100, election: 500, kept: 10 };
-        options.env = Env { fs: Fs::Twin(disk), clock, hasher: KeyHasher::new, threads: false };
+        options.env =
+            Env { fs: Fs::Twin(disk), clock, hasher: |_| KeyHasher::new(1), threads: false };
         options
     }
 
     /// Runs a machine, until it crashes.
     pub(super) async fn run(self: Arc<Self>, id: u64) -> turmoil::Result {
-        let tcp = SimTcp { id, links: Arc::clone(&self.links) };
+        let tcp = self.tcp(id);
         let node = Node::start(self.options(id), tcp.clone()).await;
         let node = node.map_err(|why| format!("node {id} does not start: {why}"))?;
         self.start(id, Arc::clone(&node));
@@ -270,7 +290,9 @@ impl Machines {
                     tokio::spawn(serve(stream, Arc::clone(&peer)));
                 }
                 accepted = clients.accept() => {
-                    tokio::spawn(front::serve(accepted?.0, Arc::clone(&node)));
+                    let (stream, from) = accepted?;
+                    let stream = tcp.accepted(stream, from.ip());
+                    tokio::spawn(front::serve(stream, Arc::clone(&node)));
                 }
             }
         }
@@ -278,4 +300,4 @@ impl Machines {
 }
 
 /// How long something may take when nothing goes wrong.
-pub(super) const CALM_TIME: Duration = Duration::from_secs(60);
+pub(super) const CALM_TIME: Duration = Duration::from_secs(40);
