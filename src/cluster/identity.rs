@@ -30,27 +30,46 @@ impl NodeIdentity {
         if !fs.exists(&path) {
             return Ok(None);
         }
-        let file = fs.open(&path, Access::Read)?;
+        Self::read_at(fs, &path).map(Some)
+    }
+
+    fn read_at(fs: &Fs, path: &Path) -> Result<Self> {
+        let file = fs.open(path, Access::Read)?;
         let mut bytes = vec![0; SIZE_MAX];
         let size = file.read_at(&mut bytes, 0)?;
         bytes.truncate(size);
-        let wrong = |error: serde_json::Error| Error::corrupt(&path, 0, error.to_string());
-        serde_json::from_slice(&bytes).map(Some).map_err(wrong)
+        let wrong = |error: serde_json::Error| Error::corrupt(path, 0, error.to_string());
+        serde_json::from_slice(&bytes).map_err(wrong)
     }
 
-    /// Writes the file. Durable when this returns.
-    pub(crate) fn write(&self, fs: &Fs, dir: &Path) -> Result<()> {
-        let (path, new) = (dir.join("NODE"), dir.join("NODE.new"));
+    /// Returns what the directory was about to become when it was asked to join a cluster. The
+    /// cluster may know it by that already.
+    pub(crate) fn begun(fs: &Fs, dir: &Path) -> Option<Self> {
+        // One that cannot be read was never durable, so nobody has heard of it.
+        Self::read_at(fs, &dir.join("NODE.new")).ok()
+    }
+
+    /// Notes what the directory is about to become. Durable when this returns.
+    pub(crate) fn begin(&self, fs: &Fs, dir: &Path) -> Result<()> {
+        if Self::begun(fs, dir) == Some(*self) {
+            return Ok(());
+        }
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
-        let file = fs.open(&new, Access::Create)?;
+        let file = fs.open(&dir.join("NODE.new"), Access::Create)?;
         // One that a crash has left may be longer.
         file.set_size(0)?;
         file.write_within_limit(&bytes, 0)?;
         file.sync()?;
-        fs.rename(&new, &path)?;
         // A log that is durable within a directory that is not would be lost with it.
-        fs.sync_dir(parent(&path))?;
+        fs.sync_dir(dir)?;
         fs.sync_dir(parent(dir))
+    }
+
+    /// Writes the file. Durable when this returns.
+    pub(crate) fn write(&self, fs: &Fs, dir: &Path) -> Result<()> {
+        self.begin(fs, dir)?;
+        fs.rename(&dir.join("NODE.new"), &dir.join("NODE"))?;
+        fs.sync_dir(dir)
     }
 }
 
@@ -92,5 +111,25 @@ mod tests {
         identity.write(&fs, dir).unwrap();
         let left = Fs::Twin(twin.power_image(twin.op_count(), |_| false));
         assert_eq!(NodeIdentity::read(&left, dir).unwrap(), Some(identity));
+    }
+
+    #[test]
+    fn what_a_directory_is_about_to_become_outlives_the_power() {
+        let twin = Twin::new();
+        let (fs, dir) = (Fs::Twin(Arc::clone(&twin)), Path::new("/node"));
+        fs.create_dirs(dir).unwrap();
+        assert_eq!(NodeIdentity::begun(&fs, dir), None);
+        let identity =
+            NodeIdentity { node: 1, cluster: 2, shards: 3, is_founder: false, incarnation: 4 };
+        identity.begin(&fs, dir).unwrap();
+        let begun = twin.op_count();
+        identity.begin(&fs, dir).unwrap();
+        identity.write(&fs, dir).unwrap();
+        // At each moment from then on, one of the two says so.
+        for ops in begun..=twin.op_count() {
+            let left = Fs::Twin(twin.power_image(ops, |_| false));
+            let read = NodeIdentity::read(&left, dir).unwrap();
+            assert_eq!(read.or_else(|| NodeIdentity::begun(&left, dir)), Some(identity));
+        }
     }
 }

@@ -79,22 +79,28 @@ impl<T: PeerTransport> Node<T> {
         let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await.map_err(|it| stopped(&it))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
         let found = self.identity();
+        let (fs, dir) = (&self.options.env.fs, &self.options.dir);
+        let before = found.or_else(|| NodeIdentity::begun(fs, dir));
         let identity = NodeIdentity {
             node: self.options.id,
             cluster: known.cluster,
             shards: known.map.shards,
             is_founder: found.is_some_and(|found| found.is_founder),
-            incarnation: found.map_or_else(drawn::unique, |found| found.incarnation),
+            incarnation: before.map_or_else(drawn::unique, |before| before.incarnation),
         };
         if found.is_some_and(|found| found != identity) {
             return refused("this node belongs to another cluster");
         }
-        // The map first: if this node loses its directory from now on, its number is taken.
+        // The map first: if this node loses its directory from now on, its number is taken. What
+        // the map is told is noted before that: whoever asks may not hear that it was told.
+        if found.is_none() {
+            identity.begin(fs, dir)?;
+        }
         let (id, addresses) = (identity.node, self.addresses(&identity));
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
         self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME).await?;
         if found.is_none() {
-            identity.write(&self.options.env.fs, &self.options.dir)?;
+            identity.write(fs, dir)?;
             self.open_groups(identity).await?;
         }
         drop(turn);

@@ -89,9 +89,6 @@ impl Faults {
         match ending {
             Ending::Start(id) => {
                 if !self.machines.is_removed(id) && self.off.remove(&id) {
-                    // What others have sent to it meanwhile belongs to no connection.
-                    let others = self.machines.members();
-                    others.iter().for_each(|other| self.machines.links.break_between(id, *other));
                     self.machines.links.switch(id, false);
                     sim.bounce(host(id));
                 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use openraft::{ServerState, Vote};
 use turmoil::net::TcpListener;
 
 use super::dice::Dice;
@@ -58,6 +59,8 @@ struct Machine {
     disk: Arc<Twin>,
     /// The node, while it runs.
     node: Option<SimNode>,
+    /// What the node has said last that it is in its groups.
+    roles: BTreeMap<u64, (Vote<u64>, ServerState)>,
     /// The epoch of the map that the node has shown last, since it runs.
     epoch: u64,
 }
@@ -86,7 +89,8 @@ struct Inner {
 
 impl Machines {
     pub(super) fn new(ids: impl Iterator<Item = u64>) -> Arc<Self> {
-        let machine = |id| (id, Machine { disk: Twin::new(), node: None, epoch: 0 });
+        let machine =
+            |id| (id, Machine { disk: Twin::new(), node: None, roles: BTreeMap::new(), epoch: 0 });
         let inner = Inner {
             stage: Stage::Founding,
             machines: ids.map(machine).collect(),
@@ -108,6 +112,12 @@ impl Machines {
     /// Returns the network, as a machine sees it.
     pub(super) fn tcp(&self, id: u64) -> SimTcp {
         SimTcp { id, links: Arc::clone(&self.links) }
+    }
+
+    /// Returns everything that was noted, and everything that clients did.
+    pub(super) fn story(&self) -> Vec<String> {
+        let inner = self.inner();
+        inner.notes.iter().cloned().chain(inner.history.shown()).collect()
     }
 
     /// Notes what was done to the cluster, for those who look for the cause of a failure.
@@ -216,7 +226,7 @@ impl Machines {
             let mut inner = self.inner();
             let machine = inner.machines.get_mut(&id).unwrap();
             machine.disk = image(&machine.disk);
-            machine.epoch = 0;
+            (machine.epoch, machine.roles) = (0, BTreeMap::new());
             machine.node.take()
         };
         drop(node);
@@ -226,7 +236,7 @@ impl Machines {
     pub(super) fn look(&self, now: Duration) {
         let mut inner = self.inner();
         inner.now = now;
-        let Inner { machines, maps, removed, failure, .. } = &mut *inner;
+        let Inner { machines, maps, removed, failure, notes, .. } = &mut *inner;
         let mut fail = |why: String| {
             failure.get_or_insert(why);
         };
@@ -235,8 +245,15 @@ impl Machines {
                 continue;
             };
             for group in node.all_groups() {
-                if let Err(why) = &group.raft.metrics().borrow().running_state {
+                let metrics = group.raft.metrics();
+                let metrics = metrics.borrow();
+                if let Err(why) = &metrics.running_state {
                     fail(format!("node {id} has stopped in group {}: {why}", group.number));
+                }
+                let role = (metrics.vote, metrics.state);
+                if machine.roles.insert(group.number, role) != Some(role) {
+                    let (number, vote, state) = (group.number, role.0, role.1);
+                    notes.push(format!("{now:?}: node {id} group {number}: {state:?}, {vote}"));
                 }
             }
             let Some(group) = node.group(MAP_GROUP) else { continue };

@@ -59,14 +59,9 @@ impl Links {
 
     /// Notes that messages get across again. All connections from before are broken.
     pub(super) fn join(&self, a: u64, b: u64) {
-        self.between(a, b).lock().unwrap().is_parted = false;
-        self.break_between(a, b);
-    }
-
-    /// Breaks all connections between two machines.
-    pub(super) fn break_between(&self, a: u64, b: u64) {
         let link = self.between(a, b);
         let mut link = link.lock().unwrap();
+        link.is_parted = false;
         link.breaks += 1;
         link.waiting.drain(..).for_each(Waker::wake);
     }
