@@ -93,6 +93,9 @@ pub(crate) enum Mistake {
     /// A vote for Raft counts as durable before its sync.
     #[cfg(feature = "raft")]
     RaftVoteNotSynced,
+    /// An entry is applied with the place of the one before it.
+    #[cfg(feature = "raft")]
+    RaftPlaceBehind,
     /// A snapshot for Raft is installed with the place in the log, and the members, of before.
     #[cfg(feature = "raft")]
     RaftPlaceOfBefore,

@@ -357,7 +357,9 @@ where
             applying.time.advance_to(micros_since_epoch(time));
             next.time = applying.time.get();
         }
-        let answer = self.commit(entry, &next).map_err(Arc::new);
+        let behind = made(Mistake::RaftPlaceBehind)
+            .then(|| AppliedNow { log_id: applying.now.log_id.clone(), ..next.clone() });
+        let answer = self.commit(entry, behind.as_ref().unwrap_or(&next)).map_err(Arc::new);
         applying.failure = answer.as_ref().err().cloned();
         let answer = answer.during(ErrorSubject::Apply(log_id.clone()), ErrorVerb::Write)?;
         applying.now = next;

@@ -18,8 +18,8 @@ enum Ending {
     Repair(Vec<(u64, u64)>),
     RepairOneWay(Vec<(u64, u64)>),
     Release(Vec<(u64, u64)>),
-    /// A voter is not watched any more.
-    Unwatch(u64),
+    /// Voters are not watched any more.
+    Unwatch,
 }
 
 /// The faults of a run.
@@ -30,8 +30,10 @@ pub(super) struct Faults {
     next: Duration,
     endings: Vec<(Duration, Ending)>,
     off: BTreeSet<u64>,
-    /// Voters that are switched off when they have voted, and their last votes.
-    watched: BTreeMap<u64, Option<Vote<u64>>>,
+    /// A leader that is cut off, while the others elect another one.
+    replaced: Option<u64>,
+    /// Their last votes.
+    votes: BTreeMap<u64, Vote<u64>>,
 }
 
 impl Faults {
@@ -43,7 +45,8 @@ impl Faults {
             next: Duration::ZERO,
             endings: Vec::new(),
             off: BTreeSet::new(),
-            watched: BTreeMap::new(),
+            replaced: None,
+            votes: BTreeMap::new(),
         }
     }
 
@@ -58,7 +61,7 @@ impl Faults {
         for (_, ending) in due {
             self.end(sim, ending);
         }
-        self.switch_voters_off(sim);
+        self.watch_votes(sim);
         if now >= self.next {
             let pause = self.profile.fault_pause();
             self.next = now + self.millis(pause / 2, pause * 2);
@@ -108,13 +111,13 @@ impl Faults {
             Ending::Release(pairs) => {
                 pairs.into_iter().for_each(|(a, b)| sim.release(host(a), host(b)));
             }
-            Ending::Unwatch(id) => drop(self.watched.remove(&id)),
+            Ending::Unwatch => self.replaced = None,
         }
     }
 
     /// Returns whether something is wrong with the network.
     fn is_network_faulty(&self) -> bool {
-        let is_one = |ending: &Ending| !matches!(ending, Ending::Start(_) | Ending::Unwatch(_));
+        let is_one = |ending: &Ending| !matches!(ending, Ending::Start(_) | Ending::Unwatch);
         self.endings.iter().any(|(_, ending)| is_one(ending))
     }
 
@@ -160,7 +163,7 @@ impl Faults {
                 });
                 self.part(sim, pairs.collect(), until);
             }
-            FaultKind::Voter => self.part_candidates(sim, id, &members),
+            FaultKind::Voter => self.replace_leader(sim, &members),
         }
     }
 
@@ -188,38 +191,38 @@ impl Faults {
         self.endings.push((until, Ending::Start(id)));
     }
 
-    /// Keeps two nodes apart, which both need the vote of a third. That one is off for a moment.
-    fn part_candidates(&mut self, sim: &mut Sim<'_>, voter: u64, members: &[u64]) {
-        let others: Vec<_> = members.iter().copied().filter(|id| *id != voter).collect();
-        let now = sim.elapsed();
-        let pairs = others.iter().flat_map(|a| others.iter().map(|b| (*a, *b)));
-        let pairs = pairs.filter(|(a, b)| a < b).collect();
-        self.part(sim, pairs, now + Duration::from_millis(2800));
-        let on = self.millis(700, 1700);
-        self.switch_off(sim, voter, now + on, true);
-        self.watched.insert(voter, None);
-        self.endings.push((now + Duration::from_millis(2800), Ending::Unwatch(voter)));
+    /// Cuts a leader off, and watches how the others vote.
+    fn replace_leader(&mut self, sim: &mut Sim<'_>, members: &[u64]) {
+        let leads =
+            |id: &u64| self.machines.group(*id, 1).is_some_and(|group| group.leader() == Some(*id));
+        let Some(leader) = members.iter().copied().find(leads) else { return };
+        let others = members.iter().copied().filter(|id| *id != leader);
+        let until = sim.elapsed() + Duration::from_millis(3000);
+        self.part(sim, others.map(|other| (leader, other)).collect(), until);
+        self.endings.push((until, Ending::Unwatch));
+        self.replaced = Some(leader);
+        self.votes.clear();
     }
 
-    /// Switches voters off that have just voted for another node, and on again.
-    fn switch_voters_off(&mut self, sim: &mut Sim<'_>) {
-        let mut voted = Vec::new();
-        for (id, last) in &mut self.watched {
-            let Some(group) = self.machines.group(*id, 1) else { continue };
+    /// Switches a node off that has just voted for another one, and on again. Then it reaches the
+    /// leader of before, and not the one that it has voted for.
+    fn watch_votes(&mut self, sim: &mut Sim<'_>) {
+        let Some(leader) = self.replaced else { return };
+        for id in self.machines.members() {
+            let Some(group) = self.machines.group(id, 1).filter(|_| id != leader) else { continue };
             let vote = group.metrics().vote;
-            let is_new = last.is_some_and(|last| last != vote);
-            if is_new && !vote.committed && vote.leader_id.voted_for() != Some(*id) {
-                voted.push(*id);
-            }
-            *last = Some(vote);
-        }
-        for id in voted {
-            self.watched.insert(id, None);
-            if self.off.insert(id) {
+            let before = self.votes.insert(id, vote);
+            let candidate = vote.leader_id.voted_for().filter(|candidate| *candidate != id);
+            let is_new = before.is_some_and(|before| before != vote) && !vote.committed;
+            if let Some(candidate) = candidate.filter(|_| is_new && self.off.insert(id)) {
+                self.machines.note(format!("machine {id} is off for a moment"));
+                self.replaced = None;
                 self.machines.lose_unsynced(id);
                 sim.crash(host(id));
-                self.machines.note(format!("machine {id} is off for a moment"));
+                self.part(sim, vec![(id, candidate)], sim.elapsed() + Duration::from_millis(1500));
+                self.end(sim, Ending::Repair(vec![(leader, id)]));
                 self.end(sim, Ending::Start(id));
+                return;
             }
         }
     }

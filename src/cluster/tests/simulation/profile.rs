@@ -14,7 +14,7 @@ pub(super) enum Profile {
     Network,
     /// Nothing much, but members come and go.
     Members,
-    /// The power of voters, and the network between candidates.
+    /// The power of voters, and the network around leaders.
     Votes,
 }
 
@@ -84,6 +84,6 @@ pub(super) enum FaultKind {
     OneWay,
     /// The network falls into two parts.
     Sides,
-    /// Two candidates do not reach each other, and a voter is switched off as soon as it has voted.
+    /// A leader is cut off, and another node is switched off as soon as it has voted for the third.
     Voter,
 }
