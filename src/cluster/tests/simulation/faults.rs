@@ -1,6 +1,6 @@
 //! What goes wrong, and when it is mended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +32,6 @@ pub(super) struct Faults {
     off: BTreeSet<u64>,
     /// A leader that is cut off, while the others elect another one.
     replaced: Option<u64>,
-    /// Their last votes.
-    votes: BTreeMap<u64, Vote<u64>>,
 }
 
 impl Faults {
@@ -46,7 +44,6 @@ impl Faults {
             endings: Vec::new(),
             off: BTreeSet::new(),
             replaced: None,
-            votes: BTreeMap::new(),
         }
     }
 
@@ -201,29 +198,28 @@ impl Faults {
         self.part(sim, others.map(|other| (leader, other)).collect(), until);
         self.endings.push((until, Ending::Unwatch));
         self.replaced = Some(leader);
-        self.votes.clear();
     }
 
-    /// Switches a node off that has just voted for another one, and on again. Then it reaches the
-    /// leader of before, and not the one that it has voted for.
+    /// Switches a node off when it has made another one the leader, before it hears of that, and on
+    /// again. Then it reaches the leader of before, and not the new one.
     fn watch_votes(&mut self, sim: &mut Sim<'_>) {
         let Some(leader) = self.replaced else { return };
-        for id in self.machines.members() {
-            let Some(group) = self.machines.group(id, 1).filter(|_| id != leader) else { continue };
-            let vote = group.metrics().vote;
-            let before = self.votes.insert(id, vote);
-            let candidate = vote.leader_id.voted_for().filter(|candidate| *candidate != id);
-            let is_new = before.is_some_and(|before| before != vote) && !vote.committed;
-            if let Some(candidate) = candidate.filter(|_| is_new && self.off.insert(id)) {
-                self.machines.note(format!("machine {id} is off for a moment"));
-                self.replaced = None;
-                self.machines.lose_unsynced(id);
-                sim.crash(host(id));
-                self.part(sim, vec![(id, candidate)], sim.elapsed() + Duration::from_millis(1500));
-                self.end(sim, Ending::Repair(vec![(leader, id)]));
-                self.end(sim, Ending::Start(id));
-                return;
-            }
+        let vote_of = |id| self.machines.group(id, 1).map(|group| group.metrics().vote);
+        let has_elected = |id: u64| {
+            let vote = vote_of(id).filter(|vote| id != leader && !vote.committed)?;
+            let elected = vote.leader_id.voted_for().filter(|elected| *elected != id)?;
+            let is_elected = vote_of(elected)? == Vote::new_committed(vote.leader_id.term, elected);
+            is_elected.then_some((id, elected))
+        };
+        let found = self.machines.members().into_iter().find_map(has_elected);
+        if let Some((id, elected)) = found.filter(|(id, _)| self.off.insert(*id)) {
+            self.machines.note(format!("machine {id} is off for a moment"));
+            self.replaced = None;
+            self.machines.lose_unsynced(id);
+            sim.crash(host(id));
+            self.part(sim, vec![(id, elected)], sim.elapsed() + Duration::from_millis(1500));
+            self.end(sim, Ending::Repair(vec![(leader, id)]));
+            self.end(sim, Ending::Start(id));
         }
     }
 }

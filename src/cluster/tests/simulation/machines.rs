@@ -68,6 +68,8 @@ struct Machine {
 /// What the simulation, its clients and its judge share. All of them run in one thread.
 pub(super) struct Machines {
     pub(super) links: Arc<Links>,
+    /// Number of entries that stay in a log that is purged.
+    kept: u64,
     inner: Mutex<Inner>,
 }
 
@@ -88,7 +90,7 @@ struct Inner {
 }
 
 impl Machines {
-    pub(super) fn new(ids: impl Iterator<Item = u64>) -> Arc<Self> {
+    pub(super) fn new(ids: impl Iterator<Item = u64>, kept: u64) -> Arc<Self> {
         let machine =
             |id| (id, Machine { disk: Twin::new(), node: None, roles: BTreeMap::new(), epoch: 0 });
         let inner = Inner {
@@ -102,7 +104,7 @@ impl Machines {
             notes: Vec::new(),
             now: Duration::ZERO,
         };
-        Arc::new(Self { links: Arc::default(), inner: Mutex::new(inner) })
+        Arc::new(Self { links: Arc::default(), kept, inner: Mutex::new(inner) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -283,7 +285,7 @@ impl Machines {
             .listen(peer_address(id))
             .redis_address(client_address(id))
             .store(Options::new().segment_size(16 << 10));
-        options.timing = Timing { heartbeat: 100, election: 500, kept: 10 };
+        options.timing = Timing { heartbeat: 100, election: 500, kept: self.kept };
         options.env =
             Env { fs: Fs::Twin(disk), clock, hasher: |_| KeyHasher::new(1), threads: false };
         options

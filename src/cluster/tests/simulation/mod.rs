@@ -39,7 +39,7 @@ const RUNS: u64 = 2;
 /// Runs a cluster until everything is mended, and judges it. Returns the number of operations that
 /// clients had answers to.
 fn run(seed: u64, profile: Profile) -> Result<usize, String> {
-    let machines = Machines::new(1..=profile.sizes(seed).1);
+    let machines = Machines::new(1..=profile.sizes(seed).1, profile.kept());
     let result = run_on(&machines, seed, profile);
     if only_seed().is_some() {
         machines.story().iter().for_each(|line| println!("{SAYS}{line}"));

@@ -34,7 +34,7 @@ impl Profile {
             Self::Members => {
                 dice.of(&[Task::Snapshot, Task::Transfer, Task::Join, Task::Leave, Task::Join])
             }
-            Self::Votes => Task::Snapshot,
+            Self::Votes => Task::Transfer,
             _ => {
                 dice.of(&[Task::Snapshot, Task::Snapshot, Task::Transfer, Task::Join, Task::Leave])
             }
@@ -44,6 +44,12 @@ impl Profile {
     /// Returns the milliseconds between two tasks of the administrator.
     pub(super) fn task_pause(self) -> u64 {
         if self == Self::Members { 300 } else { 900 }
+    }
+
+    /// Returns how many entries stay in a log that is purged. Where these are many, no snapshot is
+    /// made, and a node that restarts applies its whole log.
+    pub(super) fn kept(self) -> u64 {
+        if self == Self::Votes { 10_000 } else { 10 }
     }
 
     /// Returns the milliseconds between two faults.
@@ -84,6 +90,6 @@ pub(super) enum FaultKind {
     OneWay,
     /// The network falls into two parts.
     Sides,
-    /// A leader is cut off, and another node is switched off as soon as it has voted for the third.
+    /// A leader is cut off, and another node is switched off as soon as it has elected the third.
     Voter,
 }
