@@ -14,7 +14,7 @@ pub(super) enum Profile {
     Network,
     /// Nothing much, but members come and go.
     Members,
-    /// The power of voters, and the network around leaders.
+    /// The power of voters, and the network around leaders. Processes are killed too.
     Votes,
 }
 
@@ -56,7 +56,7 @@ impl Profile {
     pub(super) fn fault_pause(self) -> u64 {
         match self {
             Self::Members => 1500,
-            Self::Votes => 3000,
+            Self::Votes => 2000,
             _ => 700,
         }
     }
@@ -68,7 +68,7 @@ impl Profile {
             Self::Power => dice.of(&[AllOff, AllOff, Kill, PowerCut, PowerCut, Held]),
             Self::Network => dice.of(&[Cut, Cut, Held, OneWay, Sides]),
             Self::Members => dice.of(&[Cut, Kill, PowerCut, PowerCut, Held]),
-            Self::Votes => Voter,
+            Self::Votes => dice.of(&[Voter, Voter, Kill]),
         }
     }
 }
