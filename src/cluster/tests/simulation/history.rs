@@ -95,21 +95,21 @@ impl ListHistory {
     }
 
     fn judge_list(&self, key: usize, list: &str) -> Result<(), String> {
-        let mut places = BTreeMap::new();
+        let mut marks = BTreeMap::new();
         for at in 0..list.len() / MARK_SIZE {
             let mark = &list[at * MARK_SIZE..(at + 1) * MARK_SIZE];
-            if places.insert(mark, at + 1).is_some() {
+            if marks.insert(mark, at + 1).is_some() {
                 return Err(format!("{mark} was appended twice"));
             }
         }
         // Each operation, with the position that it has in the order of the list.
         let mut placed = Vec::new();
         for operation in self.operations.iter().filter(|it| it.key == key) {
-            if let Some(at) = place_of(operation, &mut places, list)? {
+            if let Some(at) = place_of(operation, &mut marks, list)? {
                 placed.push((operation, at));
             }
         }
-        if let Some(mark) = places.keys().next() {
+        if let Some(mark) = marks.keys().next() {
             return Err(format!("nobody has appended {mark}"));
         }
         order(&placed)
@@ -119,10 +119,10 @@ impl ListHistory {
 /// Returns the position of an operation, if it has one. Takes what it has appended.
 fn place_of(
     operation: &Operation,
-    places: &mut BTreeMap<&str, usize>,
+    marks: &mut BTreeMap<&str, usize>,
     list: &str,
 ) -> Result<Option<usize>, String> {
-    let place = operation.mark.as_deref().and_then(|mark| places.remove(mark));
+    let place = operation.mark.as_deref().and_then(|mark| marks.remove(mark));
     match (&operation.seen, &operation.mark) {
         (Seen::NotDone, Some(mark)) if place.is_some() => {
             Err(format!("{mark} was refused, and is there"))
