@@ -90,6 +90,30 @@ pub(crate) enum Mistake {
     /// The place of a snapshot for Raft is noted after the snapshot was made.
     #[cfg(feature = "raft")]
     RaftPlaceNotedLate,
+    /// A vote for Raft counts as durable before its sync.
+    #[cfg(feature = "raft")]
+    RaftVoteNotSynced,
+    /// An entry is applied with the place of the one before it.
+    #[cfg(feature = "raft")]
+    RaftPlaceBehind,
+    /// A snapshot for Raft is installed with the place in the log, and the members, of before.
+    #[cfg(feature = "raft")]
+    RaftPlaceOfBefore,
+    /// A change of the members is applied without a note of who they are.
+    #[cfg(feature = "raft")]
+    RaftMembersOfBefore,
+    /// A node of a cluster answers a read without asking whether it still leads.
+    #[cfg(feature = "cluster")]
+    ReadNotConfirmed,
+    /// A write that may take effect is answered with a redirect, after which clients repeat it.
+    #[cfg(feature = "cluster")]
+    UnknownRedirected,
+    /// A node of a cluster does not say who leads instead of it.
+    #[cfg(feature = "cluster")]
+    RedirectLost,
+    /// A change of the map of a cluster shows before it is committed.
+    #[cfg(feature = "cluster")]
+    MapShownEarly,
     /// A segment's number can be reused while a reader may still hold a slot with it.
     NumberFreedEarly,
     /// A filled shard is filled again, from the log as it was when the store was opened.

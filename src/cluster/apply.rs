@@ -56,6 +56,11 @@ impl Applier {
     fn announce(&self) {
         self.news.send_modify(|number| *number = number.wrapping_add(1));
     }
+
+    /// Shows a change of the map that was not applied.
+    pub(super) fn show(&self, change: &MapChange) {
+        self.map.send_if_modified(|map| Arc::make_mut(map).change(change).is_ok());
+    }
 }
 
 /// Makes a change of the map, or returns why it is refused.

@@ -16,7 +16,14 @@ openraft::declare_raft_types!(
         D = Proposal,
         R = Answers,
         SnapshotData = SnapshotFiles,
+        AsyncRuntime = Runtime,
 );
+
+/// What openraft runs on.
+#[cfg(not(test))]
+type Runtime = openraft::TokioRuntime;
+#[cfg(test)]
+type Runtime = super::tests::chance::SeededRuntime;
 
 /// Requests that have come at about the same time: one entry of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]

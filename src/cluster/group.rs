@@ -54,11 +54,13 @@ pub(crate) struct RaftGroup {
 pub(crate) struct Timing {
     pub(crate) heartbeat: u64,
     pub(crate) election: u64,
+    /// Number of entries that stay in the log when it is purged.
+    pub(crate) kept: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat: 250, election: 1500 }
+        Self { heartbeat: 250, election: 1500, kept: 10_000 }
     }
 }
 
@@ -69,9 +71,9 @@ impl Timing {
             election_timeout_min: self.election,
             election_timeout_max: self.election * 2,
             install_snapshot_timeout: 60_000,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(20_000),
-            replication_lag_threshold: 40_000,
-            max_in_snapshot_log_to_keep: 10_000,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.kept * 2),
+            replication_lag_threshold: self.kept * 4,
+            max_in_snapshot_log_to_keep: self.kept,
             max_payload_entries: 300,
             ..openraft::Config::default()
         }
@@ -89,7 +91,7 @@ impl RaftGroup {
     ) -> Result<Arc<Self>, ClusterError> {
         let (id, path) = (options.id, options.dir.join(format!("group-{number}")));
         let store = keeping_history(options.store.clone());
-        let state = StateMachine::open(path, store, Applier::new())?;
+        let state = StateMachine::open_on(&options.env, &path, store, Applier::new())?;
         let log = log.purging_after(&state);
         let config = options.timing.config().validate().map_err(|error| stopped(&error))?;
         let sending = Arc::clone(&network.progress);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::fs::{self, Access, Fs};
+use crate::fs::{Access, Fs, parent};
 
 /// What the file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,68 +20,70 @@ pub(crate) struct NodeIdentity {
     pub(crate) incarnation: u128,
 }
 
-/// Name of the file.
-const NAME: &str = "NODE";
-/// Name of the file of a node that has begun to join a cluster.
-const JOINING_NAME: &str = "NODE.joining";
 /// Maximum size of the file.
 const SIZE_MAX: usize = 4096;
 
 impl NodeIdentity {
     /// Reads the file. Returns `None` if there is none, since the node belongs to no cluster yet.
-    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
-        Self::read_from(&dir.join(NAME))
-    }
-
-    /// Reads what the node was about to be when it began to join a cluster.
-    pub(crate) fn read_joining(dir: &Path) -> Result<Option<Self>> {
-        Self::read_from(&dir.join(JOINING_NAME))
-    }
-
-    fn read_from(path: &Path) -> Result<Option<Self>> {
-        if !Fs::DISK.exists(path) {
+    pub(crate) fn read(fs: &Fs, dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join("NODE");
+        if !fs.exists(&path) {
             return Ok(None);
         }
-        let file = Fs::DISK.open(path, Access::Read)?;
+        Self::read_at(fs, &path).map(Some)
+    }
+
+    fn read_at(fs: &Fs, path: &Path) -> Result<Self> {
+        let file = fs.open(path, Access::Read)?;
         let mut bytes = vec![0; SIZE_MAX];
         let size = file.read_at(&mut bytes, 0)?;
         bytes.truncate(size);
         let wrong = |error: serde_json::Error| Error::corrupt(path, 0, error.to_string());
-        serde_json::from_slice(&bytes).map(Some).map_err(wrong)
+        serde_json::from_slice(&bytes).map_err(wrong)
     }
 
-    /// Writes the file. Durable when this returns.
-    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        self.write_to(dir, NAME)
+    /// Returns what the directory was about to become when it was asked to join a cluster. The
+    /// cluster may know it by that already.
+    pub(crate) fn begun(fs: &Fs, dir: &Path) -> Option<Self> {
+        // One that cannot be read was never durable, so nobody has heard of it.
+        Self::read_at(fs, &dir.join("NODE.new")).ok()
     }
 
-    /// Notes what the node is about to be. The cluster learns its incarnation before it belongs to
-    /// it, and a join that is repeated has to come with the same.
-    pub(crate) fn write_joining(&self, dir: &Path) -> Result<()> {
-        self.write_to(dir, JOINING_NAME)
-    }
-
-    fn write_to(&self, dir: &Path, name: &str) -> Result<()> {
-        let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+    /// Notes what the directory is about to become. Durable when this returns.
+    pub(crate) fn begin(&self, fs: &Fs, dir: &Path) -> Result<()> {
+        if Self::begun(fs, dir) == Some(*self) {
+            return Ok(());
+        }
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
-        let file = Fs::DISK.open(&new, Access::Create)?;
+        let file = fs.open(&dir.join("NODE.new"), Access::Create)?;
         // One that a crash has left may be longer.
         file.set_size(0)?;
         file.write_within_limit(&bytes, 0)?;
         file.sync()?;
-        Fs::DISK.rename(&new, &path)?;
-        Fs::DISK.sync_dir(fs::parent(&path))
+        // A log that is durable within a directory that is not would be lost with it.
+        fs.sync_dir(dir)?;
+        fs.sync_dir(parent(dir))
+    }
+
+    /// Writes the file. Durable when this returns.
+    pub(crate) fn write(&self, fs: &Fs, dir: &Path) -> Result<()> {
+        self.begin(fs, dir)?;
+        fs.rename(&dir.join("NODE.new"), &dir.join("NODE"))?;
+        fs.sync_dir(dir)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::testing::twin::Twin;
 
     #[test]
     fn an_identity_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), None);
+        assert_eq!(NodeIdentity::read(&Fs::DISK, dir.path()).unwrap(), None);
         let identity = NodeIdentity {
             node: 3,
             cluster: u128::MAX,
@@ -89,14 +91,45 @@ mod tests {
             is_founder: true,
             incarnation: 5,
         };
-        identity.write_joining(dir.path()).unwrap();
-        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), None);
-        assert_eq!(NodeIdentity::read_joining(dir.path()).unwrap(), Some(identity));
-        identity.write(dir.path()).unwrap();
-        identity.write(dir.path()).unwrap();
-        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), Some(identity));
+        identity.write(&Fs::DISK, dir.path()).unwrap();
+        identity.write(&Fs::DISK, dir.path()).unwrap();
+        assert_eq!(NodeIdentity::read(&Fs::DISK, dir.path()).unwrap(), Some(identity));
         let file = Fs::DISK.open(&dir.path().join("NODE"), Access::Keep).unwrap();
         file.write_within_limit(b"[", 0).unwrap();
-        assert!(NodeIdentity::read(dir.path()).unwrap_err().to_string().contains("NODE"));
+        assert!(
+            NodeIdentity::read(&Fs::DISK, dir.path()).unwrap_err().to_string().contains("NODE")
+        );
+    }
+
+    #[test]
+    fn an_identity_outlives_the_power_with_its_directory() {
+        let twin = Twin::new();
+        let (fs, dir) = (Fs::Twin(Arc::clone(&twin)), Path::new("/data/node"));
+        fs.create_dirs(dir).unwrap();
+        let identity =
+            NodeIdentity { node: 1, cluster: 2, shards: 3, is_founder: true, incarnation: 4 };
+        identity.write(&fs, dir).unwrap();
+        let left = Fs::Twin(twin.power_image(twin.op_count(), |_| false));
+        assert_eq!(NodeIdentity::read(&left, dir).unwrap(), Some(identity));
+    }
+
+    #[test]
+    fn what_a_directory_is_about_to_become_outlives_the_power() {
+        let twin = Twin::new();
+        let (fs, dir) = (Fs::Twin(Arc::clone(&twin)), Path::new("/node"));
+        fs.create_dirs(dir).unwrap();
+        assert_eq!(NodeIdentity::begun(&fs, dir), None);
+        let identity =
+            NodeIdentity { node: 1, cluster: 2, shards: 3, is_founder: false, incarnation: 4 };
+        identity.begin(&fs, dir).unwrap();
+        let begun = twin.op_count();
+        identity.begin(&fs, dir).unwrap();
+        identity.write(&fs, dir).unwrap();
+        // At each moment from then on, one of the two says so.
+        for ops in begun..=twin.op_count() {
+            let left = Fs::Twin(twin.power_image(ops, |_| false));
+            let read = NodeIdentity::read(&left, dir).unwrap();
+            assert_eq!(read.or_else(|| NodeIdentity::begun(&left, dir)), Some(identity));
+        }
     }
 }

@@ -14,6 +14,7 @@ use openraft::{BasicNode, ChangeMembers};
 use tokio::time::Instant;
 
 use super::consensus::{Answered, Request};
+use super::drawn;
 use super::error::ClusterError;
 use super::group::{RaftGroup, stopped};
 use super::identity::NodeIdentity;
@@ -22,6 +23,7 @@ use super::network::PeerTransport;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::node::{Node, check_shards};
 use super::proposer::deposed;
+use crate::mistake::{Mistake, made};
 
 /// Time in which a new node has to catch up with a group. It may have to receive a snapshot.
 const JOIN_TIME: Duration = Duration::from_secs(24 * 3600);
@@ -45,11 +47,11 @@ impl<T: PeerTransport> Node<T> {
             Some(identity) if identity.shards == shards && identity.is_founder => identity,
             Some(_) => return refused("this node belongs to a cluster already"),
             None => {
-                let cluster = random();
-                let (node, incarnation) = (self.options.id, random());
+                let cluster = drawn::unique();
+                let (node, incarnation) = (self.options.id, drawn::unique());
                 let identity =
                     NodeIdentity { node, cluster, shards, is_founder: true, incarnation };
-                identity.write(&self.options.dir)?;
+                identity.write(&self.options.env.fs, &self.options.dir)?;
                 self.open_groups(identity).await?;
                 identity
             }
@@ -77,28 +79,28 @@ impl<T: PeerTransport> Node<T> {
         let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await.map_err(|it| stopped(&it))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
         let found = self.identity();
-        let joining = NodeIdentity::read_joining(&self.options.dir)?;
-        let joining =
-            joining.filter(|it| it.cluster == known.cluster && it.node == self.options.id);
+        let (fs, dir) = (&self.options.env.fs, &self.options.dir);
+        let before = found.or_else(|| NodeIdentity::begun(fs, dir));
         let identity = NodeIdentity {
             node: self.options.id,
             cluster: known.cluster,
             shards: known.map.shards,
             is_founder: found.is_some_and(|found| found.is_founder),
-            incarnation: found.or(joining).map_or_else(random, |it| it.incarnation),
+            incarnation: before.map_or_else(drawn::unique, |before| before.incarnation),
         };
         if found.is_some_and(|found| found != identity) {
             return refused("this node belongs to another cluster");
         }
+        // The map first: if this node loses its directory from now on, its number is taken. What
+        // the map is told is noted before that: whoever asks may not hear that it was told.
         if found.is_none() {
-            identity.write_joining(&self.options.dir)?;
+            identity.begin(fs, dir)?;
         }
-        // The map first: if this node loses its directory from now on, its number is taken.
         let (id, addresses) = (identity.node, self.addresses(&identity));
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
         self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME * 2).await?;
         if found.is_none() {
-            identity.write(&self.options.dir)?;
+            identity.write(fs, dir)?;
             self.open_groups(identity).await?;
         }
         drop(turn);
@@ -151,6 +153,9 @@ impl<T: PeerTransport> Node<T> {
         let Some(group) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
+        if made(Mistake::MapShownEarly) {
+            group.state().application().show(&change);
+        }
         match group.write(Request::Map(change)).await? {
             Answered::Map(Ok(())) => Ok(()),
             Answered::Map(Err(reason)) | Answered::Refused(reason) => {
@@ -214,11 +219,6 @@ impl<T: PeerTransport> Node<T> {
         }
         Err(last)
     }
-}
-
-/// Returns a number that nothing else has.
-fn random() -> u128 {
-    uuid::Uuid::new_v4().as_u128()
 }
 
 fn refused<T>(reason: &str) -> Result<T, ClusterError> {

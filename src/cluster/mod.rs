@@ -17,6 +17,7 @@ mod admin;
 mod apply;
 mod changes;
 mod consensus;
+mod drawn;
 mod error;
 mod forwarding;
 mod group;

@@ -18,7 +18,7 @@ use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
-use crate::fs::{self, Fs};
+use crate::fs;
 use crate::raft::{LogStore, SnapshotFiles, blocking};
 
 /// A node, whatever its connections are made of.
@@ -55,7 +55,7 @@ impl<T: PeerTransport> Node<T> {
         check_announced(&options.addresses)?;
         check_secret(&options.secret)?;
         options.dir = fs::absolute(&options.dir)?;
-        Fs::DISK.create_dirs(&options.dir)?;
+        options.env.fs.create_dirs(&options.dir)?;
         let node = Self {
             options,
             transport,
@@ -66,7 +66,7 @@ impl<T: PeerTransport> Node<T> {
             next_snapshot: AtomicU64::new(1),
         };
         let node = Arc::new(node);
-        if let Some(identity) = NodeIdentity::read(&node.options.dir)? {
+        if let Some(identity) = NodeIdentity::read(&node.options.env.fs, &node.options.dir)? {
             if identity.node != node.options.id {
                 let (path, found) = (node.options.dir.display(), identity.node);
                 return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
@@ -96,7 +96,8 @@ impl<T: PeerTransport> Node<T> {
         if self.identity().is_some() {
             return Ok(());
         }
-        let log = LogStore::open(self.options.dir.join("log"), self.options.store.clone())?;
+        let (env, path) = (&self.options.env, self.options.dir.join("log"));
+        let log = LogStore::open_on(env, &path, self.options.store.clone(), MAP_GROUP)?;
         let mut groups = BTreeMap::new();
         for number in MAP_GROUP..=u64::from(identity.shards) {
             let log = if number == MAP_GROUP { log.clone() } else { log.group(number)? };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::group::Timing;
 use super::map::NodeAddresses;
 use crate::options::Options;
+use crate::store::Env;
 
 /// The settings of a [`ClusterNode`](super::ClusterNode).
 ///
@@ -26,6 +27,7 @@ pub struct ClusterOptions {
     pub(crate) store: Options,
     pub(crate) timing: Timing,
     pub(crate) forwards: bool,
+    pub(crate) env: Env,
 }
 
 impl fmt::Debug for ClusterOptions {
@@ -55,6 +57,7 @@ impl ClusterOptions {
             store: Options::default(),
             timing: Timing::default(),
             forwards: false,
+            env: Env::default(),
         }
     }
 
@@ -108,7 +111,7 @@ impl ClusterOptions {
     /// first, and the round trip between nodes far shorter than it. The default is 250 and 1,500.
     #[must_use]
     pub fn timing(mut self, heartbeat: u64, election: u64) -> Self {
-        self.timing = Timing { heartbeat, election };
+        self.timing = Timing { heartbeat, election, ..self.timing };
         self
     }
 }

@@ -10,9 +10,10 @@ use openraft::Raft;
 use tokio::sync::{mpsc, oneshot};
 
 use super::consensus::{Answered, Consensus, Proposal, Request};
+use super::drawn;
 use super::error::ClusterError;
 use super::group::{PATIENCE, failed_write, must_lead};
-use crate::resp::chance;
+use crate::mistake::{Mistake, made};
 
 /// Maximum number of requests in an entry.
 const REQUESTS_MAX: usize = 512;
@@ -64,16 +65,22 @@ async fn propose(
     requests: Vec<Request>,
 ) -> Result<Vec<Answered>, ClusterError> {
     must_lead(&raft.metrics().borrow())?;
-    let proposal = Proposal { time: now(), seed: chance(), requests };
+    let proposal = Proposal { time: now(), seed: drawn::number(), requests };
     // If this node loses the lead, and its log is replaced by a snapshot, openraft never answers.
-    tokio::select! {
+    let answers = tokio::select! {
+        biased;
         written = raft.client_write(proposal) => match written {
             Ok(written) => Ok(written.data.0),
             Err(error) => Err(failed_write(&error)),
         },
         () = deposed(raft) => Err(ClusterError::Unknown),
         () = tokio::time::sleep(PATIENCE) => Err(ClusterError::Unknown),
+    };
+    if made(Mistake::UnknownRedirected) && matches!(answers, Err(ClusterError::Unknown)) {
+        let leader = raft.metrics().borrow().current_leader;
+        return Err(ClusterError::NotLeader { leader });
     }
+    answers
 }
 
 /// Waits until this node leads no more.
@@ -107,6 +114,9 @@ fn answer(
 
 /// Returns the time of this machine, in microseconds since the epoch.
 pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+    // In a simulation, a machine has the time of the simulation.
+    #[cfg(test)]
+    let since = turmoil::since_epoch().or(since);
     u64::try_from(since.unwrap_or(Duration::ZERO).as_micros()).unwrap_or(u64::MAX)
 }

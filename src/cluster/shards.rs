@@ -12,6 +12,7 @@ use super::error::ClusterError;
 use super::group::{RaftGroup, leader_of, stopped};
 use super::network::PeerTransport;
 use super::node::Node;
+use crate::mistake::{Mistake, made};
 use crate::resp::{
     ClusterShards, CommandsRequest, ReplicatedKeys, ShardFailure, Topology, TopologyNode,
     TopologyShard, Written,
@@ -67,16 +68,22 @@ impl<T: PeerTransport> NodeShards<T> {
 
     /// Returns what a client of Redis is told of a failure.
     fn failure(&self, error: ClusterError) -> ShardFailure {
-        match error {
-            ClusterError::NotLeader { leader } => {
-                let map = self.node.map();
-                let address = leader.and_then(|leader| map.nodes.get(&leader));
-                let address = address.map(|it| it.redis.clone()).filter(|it| !it.is_empty());
-                address.map_or(ShardFailure::NoLeader, ShardFailure::Moved)
-            }
-            ClusterError::Busy => ShardFailure::Failed(format!("TRYAGAIN {error}")),
-            error => ShardFailure::Failed(format!("ERR {error}")),
+        shown(&self.node, error)
+    }
+}
+
+/// Returns what a client of Redis is told.
+pub(super) fn shown<T: PeerTransport>(node: &Node<T>, error: ClusterError) -> ShardFailure {
+    match error {
+        ClusterError::NotLeader { .. } if made(Mistake::RedirectLost) => ShardFailure::NoLeader,
+        ClusterError::NotLeader { leader } => {
+            let map = node.map();
+            let address = leader.and_then(|leader| map.nodes.get(&leader));
+            let address = address.map(|it| it.redis.clone()).filter(|it| !it.is_empty());
+            address.map_or(ShardFailure::NoLeader, ShardFailure::Moved)
         }
+        ClusterError::Busy => ShardFailure::Failed(format!("TRYAGAIN {error}")),
+        error => ShardFailure::Failed(format!("ERR {error}")),
     }
 }
 

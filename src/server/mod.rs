@@ -77,15 +77,15 @@ pub(crate) use bytes::percent_decoded;
 pub use error::ServerError;
 pub use follow::{FollowOptions, StoreFollower};
 pub use options::ServerOptions;
+#[cfg(feature = "cluster")]
+pub(crate) use stream::{ChannelStream, PieceWriter, Unheard};
+#[cfg(feature = "cluster")]
+pub(crate) use v1::change_event::ChangeEvent;
 #[cfg_attr(
     not(feature = "cluster"),
     expect(unused_imports, reason = "clusters alone need it")
 )]
 pub(crate) use {gate::host::is_plain, meta::pages::page};
-#[cfg(feature = "cluster")]
-pub(crate) use stream::{ChannelStream, PieceWriter, Unheard};
-#[cfg(feature = "cluster")]
-pub(crate) use v1::change_event::ChangeEvent;
 
 use crate::listener;
 use crate::replica::Replica;

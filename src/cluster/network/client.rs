@@ -1,6 +1,6 @@
 //! Asks other nodes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,11 +51,11 @@ pub(crate) struct PeerNetwork<T> {
 #[derive(Debug, Default)]
 pub(crate) struct IdlePeers {
     /// Lock 9: the connections, each only for a moment.
-    by_address: Mutex<HashMap<String, Vec<SendRequest<Body>>>>,
+    by_address: Mutex<BTreeMap<String, Vec<SendRequest<Body>>>>,
 }
 
 impl IdlePeers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<SendRequest<Body>>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<SendRequest<Body>>>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,8 +5,8 @@
 use openraft::storage::RaftStateMachine as _;
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId};
 
-use super::apply::Applier;
-use super::consensus::{Answered, Consensus, Proposal, Request};
+use crate::cluster::apply::Applier;
+use crate::cluster::consensus::{Answered, Consensus, Proposal, Request};
 use crate::options::Options;
 use crate::raft::StateMachine;
 use crate::resp::CommandsRequest;

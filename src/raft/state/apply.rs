@@ -300,6 +300,13 @@ impl<C: RaftTypeConfig> AppliedNow<C> {
         }
         Ok(())
     }
+
+    /// Writes what is applied, and nothing else.
+    pub(super) fn put_alone(&self, db: &Bitcask) -> Result<()> {
+        let mut tx = db.begin();
+        self.put(&mut tx)?;
+        commit(db, tx)
+    }
 }
 
 impl<C: RaftTypeConfig, A: Apply<C>> Holder<C> for StateCore<C, A> {
@@ -340,7 +347,9 @@ where
         }
         let mut next = applying.now.clone();
         next.log_id = Some(log_id.clone());
-        if let EntryPayload::Membership(membership) = &entry.payload {
+        if let EntryPayload::Membership(membership) = &entry.payload
+            && !made(Mistake::RaftMembersOfBefore)
+        {
             next.membership = StoredMembership::new(Some(log_id.clone()), membership.clone());
         }
         if let EntryPayload::Normal(request) = &entry.payload
@@ -349,7 +358,9 @@ where
             applying.time.advance_to(micros_since_epoch(time));
             next.time = applying.time.get();
         }
-        let answer = self.commit(entry, &next).map_err(Arc::new);
+        let behind = made(Mistake::RaftPlaceBehind)
+            .then(|| AppliedNow { log_id: applying.now.log_id.clone(), ..next.clone() });
+        let answer = self.commit(entry, behind.as_ref().unwrap_or(&next)).map_err(Arc::new);
         applying.failure = answer.as_ref().err().cloned();
         let answer = answer.during(ErrorSubject::Apply(log_id.clone()), ErrorVerb::Write)?;
         applying.now = next;
@@ -359,9 +370,7 @@ where
     fn commit(&self, entry: &Entry<C>, next: &AppliedNow<C>) -> Result<C::R> {
         let store = self.store();
         let EntryPayload::Normal(request) = &entry.payload else {
-            let mut tx = store.db().begin();
-            next.put(&mut tx)?;
-            commit(store.db(), tx)?;
+            next.put_alone(store.db())?;
             return Ok(self.application.without_request());
         };
         let mut tx = store.db().begin();

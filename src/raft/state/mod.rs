@@ -136,7 +136,7 @@ where
         Self::open_on(&Env::default(), path.as_ref(), options, apply)
     }
 
-    pub(super) fn open_on(env: &Env, path: &Path, options: Options, apply: A) -> Result<Self> {
+    pub(crate) fn open_on(env: &Env, path: &Path, options: Options, apply: A) -> Result<Self> {
         Ok(Self(Arc::new(StateCore::open(env, path, options, apply)?)))
     }
 

@@ -92,7 +92,11 @@ where
             // What cannot be removed now is removed when the state is opened again.
             let _ = remove_tree(fs, &state);
         })?;
-        let OpenedState { store, time, applied } = opened;
+        let OpenedState { store, time, mut applied } = opened;
+        if made(Mistake::RaftPlaceOfBefore) {
+            applied = self.applying.lock().now.clone();
+            applied.put_alone(store.db())?;
+        }
         self.application.opened(&store)?;
         let snapshot = Some(SnapshotRecord { number, meta: meta.clone() });
         let names = Pointer { state: number, snapshot };

@@ -1,0 +1,7 @@
+//! Tests of what a node does with entries, and of whole clusters, with a network and disks that do
+//! not exist.
+
+mod applying;
+pub(crate) mod chance;
+#[cfg(not(shuttle))]
+mod simulation;

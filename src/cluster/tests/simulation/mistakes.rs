@@ -1,0 +1,73 @@
+//! Mistakes that a node could make, and that the simulation finds.
+
+use super::profile::Profile;
+use super::run;
+use crate::mistake::{Mistake, make};
+
+/// Number of runs in which a mistake has to be found.
+const SEEDS: u64 = 100;
+
+/// Makes a mistake until a run fails in a certain way. Lists how runs fail if many are wanted.
+fn found(mistake: Mistake, profile: Profile, expected: &str) {
+    let mut others = Vec::new();
+    for seed in 0..SEEDS {
+        let failed = match make(mistake, || run(seed, profile)) {
+            Ok(Ok(_)) => continue,
+            Ok(Err(why)) => why,
+            Err(panic) => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+        };
+        let first = failed.lines().next().unwrap_or_default().to_owned();
+        println!("{mistake:?}, seed {seed} of {profile:?}: {first}");
+        if first.contains(expected) && std::env::var_os("BITCASK_LONG").is_none() {
+            run(seed, profile).unwrap_or_else(|why| panic!("without the mistake as well: {why}"));
+            return;
+        }
+        others.push(first);
+    }
+    panic!("{mistake:?} is not found, but {others:#?}")
+}
+
+#[test]
+fn a_vote_that_is_not_durable_is_found() {
+    found(Mistake::RaftVoteNotSynced, Profile::Votes, "");
+}
+
+#[test]
+fn entries_that_count_before_their_sync_are_found() {
+    found(Mistake::RaftDoneBeforeSync, Profile::Power, "");
+}
+
+#[test]
+fn a_snapshot_without_its_place_is_found() {
+    found(Mistake::RaftPlaceOfBefore, Profile::Members, "differs in group");
+}
+
+#[test]
+fn stale_reads_are_found() {
+    found(Mistake::ReadNotConfirmed, Profile::Network, "a read has position");
+}
+
+#[test]
+fn entries_that_are_applied_twice_are_found() {
+    found(Mistake::RaftPlaceBehind, Profile::Votes, "appended twice");
+}
+
+#[test]
+fn members_of_before_are_found() {
+    found(Mistake::RaftMembersOfBefore, Profile::Power, "");
+}
+
+#[test]
+fn a_lost_redirect_is_found() {
+    found(Mistake::RedirectLost, Profile::Network, "does not get to the leader");
+}
+
+#[test]
+fn a_redirect_after_a_write_is_found() {
+    found(Mistake::UnknownRedirected, Profile::Network, "appended twice");
+}
+
+#[test]
+fn a_map_of_a_deposed_leader_is_found() {
+    found(Mistake::MapShownEarly, Profile::Members, "shows another map");
+}
