@@ -1,7 +1,5 @@
 //! What one node does with the entries of a group.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
-
 use openraft::storage::RaftStateMachine as _;
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId};
 
