@@ -27,9 +27,9 @@ impl HttpAnswer {
 fn send(node: &NodeProcess, request: &str, headers: &str, body: &[u8]) -> HttpAnswer {
     let mut stream = TcpStream::connect(&node.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let size = body.len();
+    let (host, size) = (&node.http, body.len());
     let head = format!(
-        "{request} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-length: {size}\r\n\
+        "{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {size}\r\n\
          {headers}\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();
