@@ -87,6 +87,13 @@ impl Value {
     }
 }
 
+/// A value, or its size in bytes if the caller has refused to take memory for it.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    Value(Value),
+    Size(u64),
+}
+
 impl Deref for Value {
     type Target = [u8];
 

@@ -1,5 +1,6 @@
 //! Asks nodes to do what an administrator wants.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use super::status::NodeStatus;
 const LONG: Duration = Duration::from_secs(24 * 3600);
 /// Time for anything else.
 const SHORT: Duration = Duration::from_secs(60);
+/// Time in which a node has to say how it is, before it is given a lead.
+const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// Administers a cluster through one of its nodes. Calls block.
 pub struct ClusterAdmin {
@@ -51,9 +54,8 @@ impl ClusterAdmin {
         request: &PeerRequest,
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
-        let secret = Arc::clone(&self.secret);
-        let network =
-            PeerNetwork { transport: Tcp, group, cluster: None, secret, idle: Arc::default() };
+        let (secret, idle, progress) = (Arc::clone(&self.secret), Arc::default(), Arc::default());
+        let network = PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress };
         let mut connection = network.connection(address);
         match self.runtime.block_on(connection.ask(request, time)) {
             Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),
@@ -124,6 +126,28 @@ impl ClusterAdmin {
         self.ask(&node.cluster, group, &PeerRequest::Lead, SHORT).map(drop)
     }
 
+    /// Spreads the leads of all groups evenly over the nodes that answer, and returns how many it
+    /// has [transferred](Self::transfer), one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`transfer`](Self::transfer). What was transferred before stays so.
+    pub fn balance(&self) -> Result<usize, ClusterError> {
+        let status = self.status()?;
+        let answers = |address: &str| {
+            let asked = self.ask(address, MAP_GROUP, &PeerRequest::Status, LOOK_TIME);
+            matches!(asked, Ok(PeerAnswer::Status(_)))
+        };
+        let nodes = status.nodes.iter().filter(|node| answers(&node.cluster));
+        let nodes: Vec<u64> = nodes.map(|node| node.id).collect();
+        let leads = status.groups.iter().map(|group| (group.number, group.leader)).collect();
+        let transfers = balanced(leads, &nodes);
+        for (group, id) in &transfers {
+            self.transfer(*group, *id)?;
+        }
+        Ok(transfers.len())
+    }
+
     /// Has the node build a snapshot of each group, after which it needs less of the log.
     ///
     /// # Errors
@@ -134,5 +158,42 @@ impl ClusterAdmin {
             self.ask(&self.address, group.number, &PeerRequest::BuildSnapshot, SHORT)?;
         }
         Ok(())
+    }
+}
+
+/// Returns which groups have to be led by which other nodes, so that no node leads more groups than
+/// its share. Groups whose leaders have room for them stay where they are.
+fn balanced(leads: Vec<(u64, Option<u64>)>, nodes: &[u64]) -> Vec<(u64, u64)> {
+    let share = leads.len().div_ceil(nodes.len().max(1));
+    let mut counts: BTreeMap<u64, usize> = nodes.iter().map(|node| (*node, 0)).collect();
+    let (mut transfers, mut moving) = (Vec::new(), Vec::new());
+    for (group, leader) in leads {
+        match leader.and_then(|leader| counts.get_mut(&leader)) {
+            Some(count) if *count < share => *count += 1,
+            _ => moving.push(group),
+        }
+    }
+    for group in moving {
+        if let Some((node, count)) = counts.iter_mut().min_by_key(|(_, count)| **count) {
+            *count += 1;
+            transfers.push((group, *node));
+        }
+    }
+    transfers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leads_are_spread_evenly_and_no_more_of_them_are_moved_than_needed() {
+        let all_at = |node| (0..5).map(|group| (group, Some(node))).collect();
+        assert_eq!(balanced(all_at(1), &[1, 2, 3]), [(2, 2), (3, 3), (4, 2)]);
+        assert_eq!(balanced(all_at(1), &[1]), []);
+        // Node 4 does not answer, and group 3 has no leader.
+        let leads = vec![(0, Some(1)), (1, Some(4)), (2, Some(2)), (3, None)];
+        assert_eq!(balanced(leads, &[1, 2]), [(1, 1), (3, 2)]);
+        assert_eq!(balanced(all_at(1), &[]), []);
     }
 }

@@ -15,6 +15,9 @@ use crate::store::Transaction;
 /// The key of the map in the store of its group. Stored on disk: never change.
 const MAP_KEY: &[u8] = b"\0raft.map";
 
+/// Version of the encoding of the map, its first byte.
+const MAP_VERSION: u8 = 1;
+
 /// Applies the entries of one group.
 #[derive(Debug)]
 pub(crate) struct Applier {
@@ -60,7 +63,7 @@ fn change_map(tx: &mut Transaction, change: &MapChange) -> Result<Result<(), Str
     let mut map = read_map(tx.get(MAP_KEY)?.as_deref())?;
     let changed = map.change(change);
     if changed.is_ok() {
-        let encoded = postcard::to_stdvec(&map).map_err(|_| undecodable())?;
+        let encoded = postcard::to_extend(&map, vec![MAP_VERSION]).map_err(|_| undecodable())?;
         tx.put(MAP_KEY, encoded);
     }
     Ok(changed)
@@ -73,7 +76,10 @@ fn undecodable() -> Error {
 fn read_map(stored: Option<&[u8]>) -> Result<ClusterMap> {
     stored.map_or_else(
         || Ok(ClusterMap::default()),
-        |bytes| postcard::from_bytes(bytes).map_err(|_| undecodable()),
+        |bytes| match bytes.split_first() {
+            Some((&MAP_VERSION, map)) => postcard::from_bytes(map).map_err(|_| undecodable()),
+            _ => Err(undecodable()),
+        },
     )
 }
 

@@ -13,9 +13,9 @@ use super::apply::Applier;
 use super::consensus::{Answered, Consensus, Request};
 use super::error::ClusterError;
 use super::map::ClusterMap;
-use super::network::{PeerNetwork, PeerTransport};
+use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTransfer};
 use super::options::ClusterOptions;
-use super::proposer::{self, WaitingRequest};
+use super::proposer::{self, WaitingRequest, now};
 use super::read_index::{self, WaitingRead};
 use crate::options::{History, Options};
 use crate::raft::{LogStore, StateMachine};
@@ -41,10 +41,12 @@ pub(crate) struct RaftGroup {
     state: StateMachine<Consensus, Applier>,
     writes: mpsc::Sender<WaitingRequest>,
     reads: mpsc::Sender<WaitingRead>,
-    /// Lock 9: when this node last had all that the leader had committed, or when it was opened.
-    heard: Mutex<Instant>,
+    /// Lock 9: when this node last had all that the leader had committed, since it was opened.
+    heard: Mutex<Option<Instant>>,
     /// Whether this node hands the lead over, and takes no requests meanwhile.
     pub(super) is_yielding: AtomicBool,
+    /// The snapshots that this node is sending.
+    sending: Arc<SnapshotProgress>,
 }
 
 /// How often and when things happen in all groups, in milliseconds.
@@ -90,15 +92,21 @@ impl RaftGroup {
         let state = StateMachine::open(path, store, Applier::new())?;
         let log = log.purging_after(&state);
         let config = options.timing.config().validate().map_err(|error| stopped(&error))?;
+        let sending = Arc::clone(&network.progress);
         let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
         let raft = raft.map_err(|error| stopped(&error))?;
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(proposer::run(raft.clone(), waiting));
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
-        let heard = Mutex::new(Instant::now());
+        let heard = Mutex::default();
         let is_yielding = AtomicBool::new(false);
-        Ok(Arc::new(Self { number, raft, state, writes, reads, heard, is_yielding }))
+        Ok(Arc::new(Self { number, raft, state, writes, reads, heard, is_yielding, sending }))
+    }
+
+    /// Returns the snapshots that this node is sending.
+    pub(crate) fn transfers(&self) -> Vec<SnapshotTransfer> {
+        self.sending.transfers()
     }
 
     pub(crate) fn metrics(&self) -> GroupMetrics {
@@ -112,18 +120,26 @@ impl RaftGroup {
 
     /// Notes that the leader was heard of, and that nothing is missing that it has committed.
     pub(crate) fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Returns how long ago this node last had everything that the leader had committed, but for
-    /// the time of a heartbeat.
+    /// the time of a heartbeat. If it has not heard of a leader since it was opened, that is the
+    /// age of the last entry, by the clocks of the two machines.
     pub(crate) fn state_age(&self) -> Duration {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        if leader_of(&metrics) == Some(metrics.id) {
-            return Duration::from_millis(metrics.millis_since_quorum_ack.unwrap_or(0));
+        // A new leader may not have applied yet what was committed before.
+        let applied_term = metrics.last_applied.map(|it| it.leader_id.term);
+        if leader_of(&metrics) == Some(metrics.id)
+            && applied_term == Some(metrics.current_term)
+            && let Some(ago) = metrics.millis_since_quorum_ack
+        {
+            return Duration::from_millis(ago);
         }
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let since_entry = || Duration::from_micros(now().saturating_sub(self.state.store().time()));
+        heard.map_or_else(since_entry, |heard| heard.elapsed())
     }
 
     /// Returns an error if this node does not take part in the group any more.
@@ -187,6 +203,11 @@ impl RaftGroup {
         must_lead(&metrics.borrow())?;
         let is_yielding = self.is_yielding.load(Ordering::Acquire);
         if is_yielding { Err(ClusterError::NotLeader { leader: None }) } else { Ok(()) }
+    }
+
+    /// Builds a snapshot, after which openraft purges the log before it.
+    pub(super) async fn build_snapshot(&self) -> Result<(), ClusterError> {
+        self.raft.trigger().snapshot().await.map_err(|error| stopped(&error))
     }
 
     pub(crate) async fn stop(&self) {

@@ -20,27 +20,49 @@ pub(crate) struct NodeIdentity {
     pub(crate) incarnation: u128,
 }
 
+/// Name of the file.
+const NAME: &str = "NODE";
+/// Name of the file of a node that has begun to join a cluster.
+const JOINING_NAME: &str = "NODE.joining";
 /// Maximum size of the file.
 const SIZE_MAX: usize = 4096;
 
 impl NodeIdentity {
     /// Reads the file. Returns `None` if there is none, since the node belongs to no cluster yet.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("NODE");
-        if !Fs::DISK.exists(&path) {
+        Self::read_from(&dir.join(NAME))
+    }
+
+    /// Reads what the node was about to be when it began to join a cluster.
+    pub(crate) fn read_joining(dir: &Path) -> Result<Option<Self>> {
+        Self::read_from(&dir.join(JOINING_NAME))
+    }
+
+    fn read_from(path: &Path) -> Result<Option<Self>> {
+        if !Fs::DISK.exists(path) {
             return Ok(None);
         }
-        let file = Fs::DISK.open(&path, Access::Read)?;
+        let file = Fs::DISK.open(path, Access::Read)?;
         let mut bytes = vec![0; SIZE_MAX];
         let size = file.read_at(&mut bytes, 0)?;
         bytes.truncate(size);
-        let wrong = |error: serde_json::Error| Error::corrupt(&path, 0, error.to_string());
+        let wrong = |error: serde_json::Error| Error::corrupt(path, 0, error.to_string());
         serde_json::from_slice(&bytes).map(Some).map_err(wrong)
     }
 
     /// Writes the file. Durable when this returns.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        let (path, new) = (dir.join("NODE"), dir.join("NODE.new"));
+        self.write_to(dir, NAME)
+    }
+
+    /// Notes what the node is about to be. The cluster learns its incarnation before it belongs to
+    /// it, and a join that is repeated has to come with the same.
+    pub(crate) fn write_joining(&self, dir: &Path) -> Result<()> {
+        self.write_to(dir, JOINING_NAME)
+    }
+
+    fn write_to(&self, dir: &Path, name: &str) -> Result<()> {
+        let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
         let file = Fs::DISK.open(&new, Access::Create)?;
         // One that a crash has left may be longer.
@@ -67,6 +89,9 @@ mod tests {
             is_founder: true,
             incarnation: 5,
         };
+        identity.write_joining(dir.path()).unwrap();
+        assert_eq!(NodeIdentity::read(dir.path()).unwrap(), None);
+        assert_eq!(NodeIdentity::read_joining(dir.path()).unwrap(), Some(identity));
         identity.write(dir.path()).unwrap();
         identity.write(dir.path()).unwrap();
         assert_eq!(NodeIdentity::read(dir.path()).unwrap(), Some(identity));

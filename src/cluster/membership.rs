@@ -1,4 +1,4 @@
-//! Founding a cluster, joining it, leaving it, and handing the lead over.
+//! Founding a cluster, joining it, and leaving it.
 //!
 //! - Each node takes part in all groups. So the map names a new node, and then it joins group by
 //!   group; and it leaves in the opposite order. A join that was interrupted is repeated, and goes
@@ -7,31 +7,31 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
+use tokio::time::Instant;
 
 use super::consensus::{Answered, Request};
 use super::error::ClusterError;
-use super::group::{GroupMetrics, RaftGroup, leader_of, stopped};
+use super::group::{RaftGroup, stopped};
 use super::identity::NodeIdentity;
 use super::map::{MAP_GROUP, MapChange, NodeAddresses};
 use super::network::PeerTransport;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::node::{Node, check_shards};
+use super::proposer::deposed;
 
-/// Time for one step of a change of the members. A new node may have to receive a snapshot.
-const STEP_TIME: Duration = Duration::from_secs(600);
-/// Time for anything else.
+/// Time in which a new node has to catch up with a group. It may have to receive a snapshot.
+const JOIN_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Time for an answer.
 const SHORT_TIME: Duration = Duration::from_secs(15);
+/// Time for one step of a change of the members, less than the answer has. Whoever waits for it
+/// asks again.
+const STEP_TIME: Duration = Duration::from_secs(10);
 /// How long to wait before a leader is asked for again.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Number of entries that a node may lack that is to become the leader.
-const BEHIND_MAX: u64 = 1000;
-/// How often a node tries to become the leader.
-const LEAD_ATTEMPTS: usize = 5;
 /// How often a leader is asked for.
 const ATTEMPTS: usize = 150;
 
@@ -77,20 +77,26 @@ impl<T: PeerTransport> Node<T> {
         let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await.map_err(|it| stopped(&it))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
         let found = self.identity();
+        let joining = NodeIdentity::read_joining(&self.options.dir)?;
+        let joining =
+            joining.filter(|it| it.cluster == known.cluster && it.node == self.options.id);
         let identity = NodeIdentity {
             node: self.options.id,
             cluster: known.cluster,
             shards: known.map.shards,
             is_founder: found.is_some_and(|found| found.is_founder),
-            incarnation: found.map_or_else(random, |found| found.incarnation),
+            incarnation: found.or(joining).map_or_else(random, |it| it.incarnation),
         };
         if found.is_some_and(|found| found != identity) {
             return refused("this node belongs to another cluster");
         }
+        if found.is_none() {
+            identity.write_joining(&self.options.dir)?;
+        }
         // The map first: if this node loses its directory from now on, its number is taken.
         let (id, addresses) = (identity.node, self.addresses(&identity));
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
-        self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME).await?;
+        self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME * 2).await?;
         if found.is_none() {
             identity.write(&self.options.dir)?;
             self.open_groups(identity).await?;
@@ -99,7 +105,7 @@ impl<T: PeerTransport> Node<T> {
         for group in MAP_GROUP..=u64::from(identity.shards) {
             let me = addresses.cluster.clone();
             let add = || PeerRequest::AddMember { id, address: me.clone() };
-            self.at_leader_from(group, Some(address), add, STEP_TIME).await?;
+            self.at_leader_from(group, Some(address), add, JOIN_TIME).await?;
         }
         Ok(())
     }
@@ -116,7 +122,9 @@ impl<T: PeerTransport> Node<T> {
                 Some(_) => {
                     let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
                     // If nobody leads, the next round tries again.
-                    drop(self.at_leader(MAP_GROUP, put).await);
+                    if let Err(ClusterError::Refused(_)) = self.at_leader(MAP_GROUP, put).await {
+                        return;
+                    }
                 }
             }
         }
@@ -129,10 +137,13 @@ impl<T: PeerTransport> Node<T> {
 
     /// Removes a node from all groups, and from the map.
     pub(crate) async fn remove(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
-        for group in self.all_groups() {
+        let groups = self.all_groups();
+        for group in groups.iter().filter(|group| group.number != MAP_GROUP) {
             self.at_leader(group.number, || PeerRequest::RemoveMember { id }).await?;
         }
-        self.at_leader(MAP_GROUP, || PeerRequest::RemoveNode { id }).await.map(drop)
+        // This may be the node, which hears nothing more of a group that it has left.
+        self.at_leader(MAP_GROUP, || PeerRequest::RemoveNode { id }).await?;
+        self.at_leader(MAP_GROUP, || PeerRequest::RemoveMember { id }).await.map(drop)
     }
 
     /// Changes the map, on the leader of its group.
@@ -166,10 +177,11 @@ impl<T: PeerTransport> Node<T> {
         group: u64,
         request: impl Fn() -> PeerRequest,
     ) -> Result<PeerAnswer, ClusterError> {
-        self.at_leader_from(group, None, request, STEP_TIME).await
+        self.at_leader_from(group, None, request, SHORT_TIME * 2).await
     }
 
     /// Does the same, and asks the node at an address who leads, as long as this one does not know.
+    /// The request may be made several times.
     async fn at_leader_from(
         self: &Arc<Self>,
         number: u64,
@@ -182,11 +194,12 @@ impl<T: PeerTransport> Node<T> {
         let known = known.and_then(|leader| self.address_of(leader));
         let mut next = known.or_else(|| seed.map(str::to_owned));
         let mut last = ClusterError::NotLeader { leader: None };
-        for _ in 0..ATTEMPTS {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
             let address = next.take().or_else(|| seed.map(str::to_owned));
             let address = address.unwrap_or_else(|| mine.clone());
             let mut connection = self.network(number).connection(&address);
-            match connection.ask(&request(), time).await {
+            match connection.ask(&request(), SHORT_TIME).await {
                 Ok(PeerAnswer::AskLeader { leader, address }) => {
                     next = address;
                     last = ClusterError::NotLeader { leader };
@@ -221,7 +234,8 @@ impl RaftGroup {
     ) -> Result<(), ClusterError> {
         let group = Arc::clone(self);
         finished(async move {
-            group.must_lead()?;
+            // Whoever does not lead any more may not know of the latest change.
+            group.read_index().await?;
             let metrics = group.metrics();
             let membership = metrics.membership_config.membership();
             let is_voter = membership.voter_ids().any(|voter| voter == id);
@@ -230,10 +244,11 @@ impl RaftGroup {
             }
             if !is_voter {
                 let node = BasicNode::new(address.clone());
-                group.change(ChangeMembers::SetNodes([(id, node.clone())].into())).await?;
-                let caught_up =
-                    tokio::time::timeout(STEP_TIME, group.raft.add_learner(id, node, true));
-                changed(caught_up.await.map_err(|error| stopped(&error))?)?;
+                if membership.get_node(&id) != Some(&node) {
+                    group.change(ChangeMembers::SetNodes([(id, node.clone())].into())).await?;
+                }
+                let caught_up = group.raft.add_learner(id, node, true);
+                changed(group.within_lead(caught_up).await?)?;
             }
             group.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
         })
@@ -244,7 +259,7 @@ impl RaftGroup {
     pub(super) async fn remove_member(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
         let group = Arc::clone(self);
         finished(async move {
-            group.must_lead()?;
+            group.read_index().await?;
             let metrics = group.metrics();
             let membership = metrics.membership_config.membership();
             let voters: BTreeSet<u64> = membership.voter_ids().collect();
@@ -271,10 +286,21 @@ impl RaftGroup {
             && *members.log_id() <= metrics.last_applied
     }
 
+    /// Waits for a step of a change of the members. openraft may never answer if this node leads no
+    /// more meanwhile, and a node that is to catch up may need long.
+    async fn within_lead<R>(&self, step: impl Future<Output = R>) -> Result<R, ClusterError> {
+        tokio::select! {
+            done = step => Ok(done),
+            () = deposed(&self.raft) => Err(ClusterError::Unknown),
+            () = tokio::time::sleep(STEP_TIME) => Err(ClusterError::Unknown),
+        }
+    }
+
     /// Changes the members. Waits until another change is complete.
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ClusterError> {
         for _ in 0..ATTEMPTS {
-            let result = self.raft.change_membership(change.clone(), false).await;
+            let changing = self.raft.change_membership(change.clone(), false);
+            let result = self.within_lead(changing).await?;
             let is_busy = matches!(
                 result,
                 Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
@@ -287,71 +313,6 @@ impl RaftGroup {
             tokio::time::sleep(PAUSE).await;
         }
         Err(ClusterError::Busy)
-    }
-
-    /// Has the group elect this node.
-    pub(super) async fn lead<T: PeerTransport>(
-        &self,
-        node: &Arc<Node<T>>,
-    ) -> Result<(), ClusterError> {
-        let me = node.options.id;
-        for _ in 0..LEAD_ATTEMPTS {
-            match self.leader() {
-                Some(leader) if leader == me => return Ok(()),
-                // The others elect nobody as long as they hear of a leader.
-                Some(_) => {
-                    drop(node.at_leader(self.number, || PeerRequest::Yield { to: me }).await?);
-                    self.raft.trigger().elect().await.map_err(|error| stopped(&error))?;
-                }
-                // Somebody is being elected. A node that stands again and again stops the others.
-                None => {}
-            }
-            let leads = |metrics: &GroupMetrics| leader_of(metrics).is_some();
-            let wait = self.raft.wait(Some(PAUSE * 15));
-            // If nobody leads by then, the next look says so.
-            drop(wait.metrics(leads, "somebody leads").await);
-        }
-        Err(ClusterError::NotLeader { leader: self.leader() })
-    }
-
-    /// Takes no requests as a leader until another node has the whole log, and then keeps quiet
-    /// until the others may elect it. After that time, everything is as before.
-    pub(super) async fn yield_lead(self: &Arc<Self>, to: u64) -> Result<(), ClusterError> {
-        self.must_lead()?;
-        let lacks = || {
-            let metrics = self.metrics();
-            let found = metrics.replication.as_ref().and_then(|all| all.get(&to).copied());
-            let has = found.flatten().map_or(0, |at| at.index + 1);
-            metrics.last_log_index.map_or(0, |last| last + 1).saturating_sub(has)
-        };
-        if lacks() > BEHIND_MAX {
-            return Err(ClusterError::Refused(format!(
-                "node {to} lacks {} entries of the group: wait until it has caught up",
-                lacks()
-            )));
-        }
-        let quiet = Duration::from_millis(self.raft.config().election_timeout_max);
-        self.is_yielding.store(true, Ordering::Release);
-        let group = Arc::clone(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(quiet * 2).await;
-            group.is_yielding.store(false, Ordering::Release);
-            group.raft.runtime_config().heartbeat(true);
-        });
-        for _ in 0..ATTEMPTS {
-            if lacks() == 0 {
-                break;
-            }
-            tokio::time::sleep(PAUSE / 20).await;
-        }
-        self.raft.runtime_config().heartbeat(false);
-        tokio::time::sleep(quiet).await;
-        Ok(())
-    }
-
-    /// Builds a snapshot, after which openraft purges the log before it.
-    pub(super) async fn build_snapshot(&self) -> Result<(), ClusterError> {
-        self.raft.trigger().snapshot().await.map_err(|error| stopped(&error))
     }
 }
 

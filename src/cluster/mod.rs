@@ -5,9 +5,9 @@
 //! how it is run.
 
 // - `node` has the groups of a node and answers the others, `membership` changes who belongs to
-//   them. `network` is what goes over the wire.
+//   them, and `leading` who leads them. `network` is what goes over the wire.
 // - A group has `consensus`, what is replicated; `apply`, what it does; `proposer` and
-//   `read_index`, how clients' writes and reads get in.
+//   `read_index`, how clients' writes and reads get in, and `forwarding` from other nodes.
 // - `shards` is the way in for the Redis port, and `http` that for HTTP.
 // - `changes` follows what all shards have applied.
 // - `map` says which group has which slots.
@@ -18,9 +18,11 @@ mod apply;
 mod changes;
 mod consensus;
 mod error;
+mod forwarding;
 mod group;
 mod http;
 mod identity;
+mod leading;
 mod map;
 mod membership;
 mod network;
@@ -31,11 +33,14 @@ mod read_index;
 mod running;
 mod shards;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use admin::ClusterAdmin;
 pub use changes::position::ClusterPosition;
 pub use changes::{ClusterChange, ClusterChanges};
 pub use error::ClusterError;
+pub use network::SnapshotTransfer;
 pub use options::ClusterOptions;
 pub use running::ClusterNode;
 pub use status::{GroupRole, GroupStatus, NodeEntry, NodeStatus};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::http::HeaderValue;
 use openraft::raft::AppendEntriesResponse;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -18,7 +19,7 @@ use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
 use crate::fs::{self, Fs};
-use crate::raft::{LogStore, SnapshotFiles};
+use crate::raft::{LogStore, SnapshotFiles, blocking};
 
 /// A node, whatever its connections are made of.
 pub(crate) struct Node<T> {
@@ -52,6 +53,7 @@ impl<T: PeerTransport> Node<T> {
             options.addresses.cluster.clone_from(&options.listen);
         }
         check_announced(&options.addresses)?;
+        check_secret(&options.secret)?;
         options.dir = fs::absolute(&options.dir)?;
         Fs::DISK.create_dirs(&options.dir)?;
         let node = Self {
@@ -70,10 +72,23 @@ impl<T: PeerTransport> Node<T> {
                 return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
             }
             node.open_groups(identity).await?;
+            node.check_known().await?;
             let announcing = Arc::clone(&node);
             tokio::spawn(async move { announcing.announce(identity).await });
         }
         Ok(node)
+    }
+
+    /// Refuses to go on under an address at which the others do not look for this node.
+    async fn check_known(&self) -> Result<(), ClusterError> {
+        let (id, here) = (self.options.id, &self.options.addresses.cluster);
+        let known = self.map().nodes.get(&id).map(|known| known.cluster.clone());
+        let Some(known) = known.filter(|known| known != here) else { return Ok(()) };
+        self.stop().await;
+        Err(ClusterError::Refused(format!(
+            "the other nodes know node {id} by the address {known}, and not by {here}: start it with \
+             that address, or remove it, and let it join under a new number"
+        )))
     }
 
     /// Opens all groups of a cluster. The caller has the turn, or nobody else has the node.
@@ -97,7 +112,8 @@ impl<T: PeerTransport> Node<T> {
     pub(super) fn network(&self, group: u64) -> PeerNetwork<T> {
         let (transport, secret) = (self.transport.clone(), Arc::clone(&self.options.secret));
         let cluster = self.identity().map(|identity| identity.cluster);
-        PeerNetwork { transport, group, cluster, secret, idle: Arc::clone(&self.idle) }
+        let (idle, progress) = (Arc::clone(&self.idle), Arc::default());
+        PeerNetwork { transport, group, cluster, secret, idle, progress }
     }
 
     fn groups(&self) -> MutexGuard<'_, NodeGroups> {
@@ -138,6 +154,7 @@ impl<T: PeerTransport> Node<T> {
         let groups = self.all_groups();
         NodeStatus {
             id: self.options.id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             shards: known.map(|map| map.shards),
             nodes: entries(&map),
             groups: groups.iter().map(|group| GroupStatus::of(group, &map)).collect(),
@@ -159,6 +176,8 @@ impl<T: PeerTransport> Node<T> {
                 let address = leader.and_then(|leader| self.address_of(leader));
                 PeerAnswer::AskLeader { leader: *leader, address }
             }
+            // All of these may be done twice.
+            ClusterError::Unknown => PeerAnswer::AskLeader { leader: None, address: None },
             failure => PeerAnswer::Failed(failure.to_string()),
         }
     }
@@ -188,6 +207,8 @@ impl<T: PeerTransport> Node<T> {
                 let has_all = || raft.metrics().borrow().last_applied >= committed;
                 if matches!(appended, Ok(AppendEntriesResponse::Success)) && has_all() {
                     group.hear();
+                    // Nobody sends a snapshot to a node that has everything.
+                    discard(self.snapshots().remove(&group.number));
                 }
                 appended.map(PeerAnswer::Appended).map_err(|it| it.to_string())
             }
@@ -197,7 +218,8 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::BeginSnapshot => match raft.begin_receiving_snapshot().await {
                 Ok(files) => {
                     let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-                    self.snapshots().insert(group.number, (number, *files));
+                    let before = self.snapshots().insert(group.number, (number, *files));
+                    discard(before);
                     Ok(PeerAnswer::SnapshotBegun(number))
                 }
                 Err(error) => Err(error.to_string()),
@@ -205,8 +227,7 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::PutPiece { snapshot, name, offset, bytes } => {
                 let files = self.received(group.number, snapshot, false);
                 files.and_then(|files| {
-                    let written =
-                        tokio::task::block_in_place(|| files.write(&name, offset, &bytes));
+                    let written = blocking(|| files.write(&name, offset, &bytes));
                     written.map(|()| PeerAnswer::Done).map_err(|error| error.to_string())
                 })
             }
@@ -280,10 +301,19 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::Lead => group()?.lead(self).await?,
             PeerRequest::Yield { to } => group()?.yield_lead(to).await?,
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
+            PeerRequest::Write(request) => return self.answer_write(&*group()?, request).await,
+            PeerRequest::ReadIndex => return self.answer_read_index(&*group()?).await,
             PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
             _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
         }
         Ok(PeerAnswer::Done)
+    }
+}
+
+/// Removes the files of a snapshot that nobody wants any more, which may take long.
+fn discard(received: Option<(u64, SnapshotFiles)>) {
+    if let Some(received) = received {
+        tokio::task::spawn_blocking(move || drop(received));
     }
 }
 
@@ -296,6 +326,15 @@ fn check_announced(addresses: &NodeAddresses) -> Result<(), ClusterError> {
                 "others cannot reach this node at {address}: set the address that they use"
             )));
         }
+    }
+    Ok(())
+}
+
+/// Refuses secrets that are none, or that no request can carry.
+fn check_secret(secret: &str) -> Result<(), ClusterError> {
+    if secret.is_empty() || HeaderValue::from_str(secret).is_err() {
+        let reason = "the secret has to be a text of one line that is not empty";
+        return Err(ClusterError::Refused(reason.to_owned()));
     }
     Ok(())
 }

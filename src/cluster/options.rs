@@ -1,5 +1,6 @@
 //! What a node of a cluster is started with.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::options::Options;
 ///     .listen("10.0.0.1:7000")
 ///     .redis_address("10.0.0.1:6379");
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClusterOptions {
     pub(crate) id: u64,
     pub(crate) dir: PathBuf,
@@ -24,6 +25,21 @@ pub struct ClusterOptions {
     pub(crate) addresses: NodeAddresses,
     pub(crate) store: Options,
     pub(crate) timing: Timing,
+    pub(crate) forwards: bool,
+}
+
+impl fmt::Debug for ClusterOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterOptions")
+            .field("id", &self.id)
+            .field("dir", &self.dir)
+            .field("listen", &self.listen)
+            .field("addresses", &self.addresses)
+            .field("store", &self.store)
+            .field("timing", &self.timing)
+            .field("forwards", &self.forwards)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClusterOptions {
@@ -38,6 +54,7 @@ impl ClusterOptions {
             addresses: NodeAddresses::default(),
             store: Options::default(),
             timing: Timing::default(),
+            forwards: false,
         }
     }
 
@@ -74,6 +91,15 @@ impl ClusterOptions {
     #[must_use]
     pub fn store(mut self, options: Options) -> Self {
         self.store = options;
+        self
+    }
+
+    /// Sets whether the node forwards requests for shards that other nodes lead, so that clients
+    /// which know nothing of clusters can use any node. By default, it tells clients where the
+    /// leader is. A request that is forwarded takes one more way between nodes.
+    #[must_use]
+    pub fn forward(mut self, yes: bool) -> Self {
+        self.forwards = yes;
         self
     }
 

@@ -77,7 +77,7 @@ async fn propose(
 }
 
 /// Waits until this node leads no more.
-async fn deposed(raft: &Raft<Consensus>) {
+pub(super) async fn deposed(raft: &Raft<Consensus>) {
     let mut metrics = raft.metrics();
     while must_lead(&metrics.borrow_and_update()).is_ok() {
         if metrics.changed().await.is_err() {

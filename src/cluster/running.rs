@@ -230,3 +230,20 @@ impl Drop for ClusterNode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::consensus::{Answered, Request};
+
+    #[test]
+    fn a_leader_that_is_to_yield_to_itself_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ClusterOptions::new(1, dir.path(), "secret").listen("127.0.0.1:0");
+        let running = ClusterNode::start(options).unwrap();
+        running.init(1).unwrap();
+        let group = running.node.group(1).unwrap();
+        running.run(group.yield_lead(1)).unwrap();
+        assert!(matches!(running.run(group.write(Request::Tick)), Ok(Answered::Ticked)));
+    }
+}

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::consensus::{Answered, Request};
 use super::error::ClusterError;
-use super::group::{RaftGroup, leader_of};
+use super::group::{RaftGroup, leader_of, stopped};
 use super::network::PeerTransport;
 use super::node::Node;
 use crate::resp::{
-    ClusterShards, CommandsRequest, ReplicatedKeys, ReplicatedReply, ShardFailure, Topology,
-    TopologyNode, TopologyShard,
+    ClusterShards, CommandsRequest, ReplicatedKeys, ShardFailure, Topology, TopologyNode,
+    TopologyShard, Written,
 };
 
 /// The shards of a node, whose groups run in a runtime of their own.
@@ -54,7 +55,17 @@ impl<T: PeerTransport> NodeShards<T> {
         if before < WAITING_MAX { Ok(waiting) } else { Err(self.failure(ClusterError::Busy)) }
     }
 
-    /// Returns what a client of Redis is told.
+    /// Returns the replies to commands, or what a client of Redis is told instead.
+    fn written(&self, answered: Result<Answered, ClusterError>) -> Written {
+        match answered {
+            Ok(Answered::Replies(replies)) => Ok(replies),
+            Ok(Answered::Refused(reason)) => Err(ShardFailure::Failed(format!("ERR {reason}"))),
+            Ok(_) => Err(ShardFailure::Failed("ERR the answer is not that to commands".to_owned())),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    /// Returns what a client of Redis is told of a failure.
     fn failure(&self, error: ClusterError) -> ShardFailure {
         match error {
             ClusterError::NotLeader { leader } => {
@@ -96,6 +107,10 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
         Topology { me, epoch: map.epoch, nodes: nodes.collect(), shards: shards.collect() }
     }
 
+    fn forwards(&self) -> bool {
+        self.node.options.forwards
+    }
+
     fn shard_of(&self, slot: u16) -> u64 {
         self.node.map().group_of(slot)
     }
@@ -106,21 +121,32 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
 
     fn confirm(&self, shard: u64) -> Result<(), ShardFailure> {
         let (group, _waiting) = (self.group(shard)?, self.wait()?);
-        let confirmed = self.runtime.block_on(group.read_index());
+        let confirmed = self.runtime.block_on(self.node.read_index(&group));
         confirmed.map_err(|error| self.failure(error))
     }
 
-    fn write(
-        &self,
-        shard: u64,
-        request: CommandsRequest,
-    ) -> Result<Option<Vec<ReplicatedReply>>, ShardFailure> {
+    fn write(&self, shard: u64, request: CommandsRequest) -> Written {
         let (group, _waiting) = (self.group(shard)?, self.wait()?);
-        match self.runtime.block_on(group.write(Request::Commands(request))) {
-            Ok(Answered::Replies(replies)) => Ok(replies),
-            Ok(Answered::Refused(reason)) => Err(ShardFailure::Failed(format!("ERR {reason}"))),
-            Ok(_) => Err(ShardFailure::Failed("ERR the answer is not that to commands".to_owned())),
-            Err(error) => Err(self.failure(error)),
-        }
+        let request = Request::Commands(request);
+        self.written(self.runtime.block_on(self.node.write(&group, request)))
+    }
+
+    fn write_all(&self, requests: Vec<(u64, CommandsRequest)>) -> Vec<Written> {
+        let _waiting = match self.wait() {
+            Ok(waiting) => waiting,
+            Err(failure) => return requests.iter().map(|_| Err(failure.clone())).collect(),
+        };
+        let begun = requests.into_iter().map(|(shard, request)| {
+            let (node, group) = (Arc::clone(&self.node), self.group(shard)?);
+            let request = Request::Commands(request);
+            Ok(self.runtime.spawn(async move { node.write(&group, request).await }))
+        });
+        // All of them are on their way before the first answer is waited for.
+        let begun: Vec<Result<JoinHandle<_>, ShardFailure>> = begun.collect();
+        let finished = begun.into_iter().map(|begun| {
+            let ended = self.runtime.block_on(begun?);
+            self.written(ended.unwrap_or_else(|error| Err(stopped(&error))))
+        });
+        finished.collect()
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::group::{GroupMetrics, RaftGroup, leader_of};
 use super::map::ClusterMap;
+use super::network::SnapshotTransfer;
 
 /// What a node knows of itself and of the cluster.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -12,6 +13,8 @@ use super::map::ClusterMap;
 pub struct NodeStatus {
     /// The number of the node.
     pub id: u64,
+    /// The version of its program.
+    pub version: String,
     /// Number of shards of the cluster, or `None` if the node belongs to none.
     pub shards: Option<u16>,
     /// All nodes of the cluster, as this one knows them.
@@ -65,6 +68,8 @@ pub struct GroupStatus {
     pub quorum_age: Option<u64>,
     /// The index up to which each node has the log. Only the leader knows.
     pub replicated: Vec<(u64, Option<u64>)>,
+    /// The snapshots that the node is sending to others.
+    pub transfers: Vec<SnapshotTransfer>,
     /// Number of keys, expired ones included that nothing has removed yet.
     pub keys: u64,
     /// Size of the store, in bytes.
@@ -149,6 +154,7 @@ impl GroupStatus {
             purged: metrics.purged.map(|it| it.index),
             quorum_age: metrics.millis_since_quorum_ack,
             replicated: replicated.map(|(id, at)| (*id, at.map(|at| at.index))).collect(),
+            transfers: group.transfers(),
             keys: stats.keys,
             size: stats.log_size,
             failure: metrics.running_state.err().map(|error| error.to_string()),

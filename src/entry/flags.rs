@@ -69,7 +69,7 @@ impl Flags {
     }
 
     /// Returns the number of the value's codec, 0 for an uncompressed value.
-    pub(super) const fn codec(self) -> u8 {
+    pub(crate) const fn codec(self) -> u8 {
         ((self.0 & Self::CODEC.0) >> Self::CODEC_SHIFT) as u8
     }
 

@@ -103,6 +103,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(unused_imports, reason = "clusters alone need it")
+)]
+pub(crate) use blocking::blocking;
 pub use log::{LogReader, LogStore};
 pub use state::apply::Apply;
 #[cfg(feature = "cluster")]

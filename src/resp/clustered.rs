@@ -17,6 +17,7 @@ use super::keyspace::Keyspace;
 use super::refusal::{Answer, Refusal, refused, refused_with};
 use super::replicated::{CommandsRequest, ReplicatedKeys, ReplicatedReply, digest};
 use super::reply::{OK, Reply};
+use super::reply_memory::ReplyMemory;
 use super::session::{Session, size_of_names};
 use super::shards::{ClusterShards, ShardFailure};
 use super::slots::slot_of;
@@ -30,9 +31,9 @@ const SHARD_PART: u64 = 1 << 10;
 
 /// The slot of a command, and its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct SlotPlace {
-    slot: u16,
-    shard: u64,
+pub(super) struct SlotPlace {
+    pub(super) slot: u16,
+    pub(super) shard: u64,
 }
 
 type Shards = Arc<dyn ClusterShards>;
@@ -51,7 +52,7 @@ fn common_slot<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Answer<Option<u
 }
 
 /// Returns the error that sends a client to the right node.
-fn refusal_of(slot: u16, failure: ShardFailure) -> Refusal {
+pub(super) fn refusal_of(slot: u16, failure: ShardFailure) -> Refusal {
     Refusal::Text(match failure {
         ShardFailure::Moved(address) => format!("MOVED {slot} {address}").into(),
         ShardFailure::NoLeader => NO_LEADER.into(),
@@ -91,7 +92,7 @@ impl Session {
     }
 
     /// Runs a command that works on all keys: those of the shards that this node leads, or of all
-    /// shards for a client that reads what is here.
+    /// shards if it forwards, or for a client that reads what is here.
     fn call_without_keys(
         &mut self,
         shards: &Shards,
@@ -100,10 +101,11 @@ impl Session {
     ) -> Answer {
         let topology = shards.topology();
         let reads_stale = self.reads_stale && !spec.flags.has(CommandFlags::WRITE);
+        let is_anywhere = reads_stale || shards.forwards();
         let mine: Vec<SlotPlace> = topology
             .shards
             .iter()
-            .filter(|shard| reads_stale || shard.leader == Some(topology.me))
+            .filter(|shard| is_anywhere || shard.leader == Some(topology.me))
             .map(|shard| SlotPlace { slot: *shard.slots.start(), shard: shard.number })
             .collect();
         match spec.name {
@@ -120,10 +122,12 @@ impl Session {
                 Ok(Reply::Integer(sum))
             }
             "keys" => {
-                let mut all = Vec::new();
+                let (mut all, mut memory) = (Vec::new(), ReplyMemory::default());
                 for place in mine {
                     let keys = self.readable(shards, place)?;
-                    if let Reply::Array(found) = read(&keys, args, spec)? {
+                    let found = read(&keys, args, spec)?;
+                    memory.add(&found)?;
+                    if let Reply::Array(found) = found {
                         all.extend(found);
                     }
                 }
@@ -140,6 +144,14 @@ impl Session {
                 }
                 Ok(Reply::Null)
             }
+            // Help, which looks at no key.
+            "object" => match topology.shards.first() {
+                Some(shard) => {
+                    let keys = shards.keys(shard.number).map_err(|it| refusal_of(0, it))?;
+                    read(&keys, args, spec)
+                }
+                None => refused(NO_LEADER),
+            },
             name => refused_with(format!("ERR '{name}' is not supported in a cluster")),
         }
     }
@@ -214,6 +226,7 @@ impl Session {
             let logged = commands.iter().filter(|(_, spec)| on_keys(spec));
             let logged = logged.map(|(args, _)| args.clone()).collect();
             let request = CommandsRequest { commands: logged, watched };
+            self.confirmed.clear();
             let written = blocking(|| shards.write(place.shard, request));
             match written.map_err(|failure| refusal_of(slot, failure))? {
                 Some(written) => replies = written.into_iter(),
@@ -236,7 +249,11 @@ impl Session {
 }
 
 /// Returns where a command has to run, or `None` if it has no keys.
-fn place_of(shards: &Shards, args: &[Bytes], spec: &CommandSpec) -> Answer<Option<SlotPlace>> {
+pub(super) fn place_of(
+    shards: &Shards,
+    args: &[Bytes],
+    spec: &CommandSpec,
+) -> Answer<Option<SlotPlace>> {
     let slot = common_slot(spec.keys(args).unwrap_or_default())?;
     Ok(slot.map(|slot| SlotPlace { slot, shard: shards.shard_of(slot) }))
 }
@@ -248,6 +265,9 @@ pub(super) fn check_queued(shards: &Shards, args: &[Bytes], spec: &CommandSpec) 
         let name = spec.name;
         return refused_with(format!("ERR '{name}' has no keys, and no place in a transaction"));
     };
+    if shards.forwards() {
+        return Ok(());
+    }
     let topology = shards.topology();
     let leader = topology.shards.iter().find(|shard| shard.number == place.shard);
     let leader = leader.and_then(|shard| shard.leader);
@@ -261,12 +281,13 @@ pub(super) fn check_queued(shards: &Shards, args: &[Bytes], spec: &CommandSpec) 
     Err(refusal_of(place.slot, failure))
 }
 
-/// Removes all keys of shards. Shards that are left out because they have other leaders by now are
-/// no failure, unless some were flushed and others could not be.
+/// Removes all keys of shards. A failure after the first one is no refusal any more: it says that
+/// some are flushed.
 fn flush(shards: &Shards, args: &[Bytes], places: &[SlotPlace]) -> Answer {
     let mut is_begun = false;
     for place in places {
         let why = match write(shards, *place, args) {
+            Ok(Reply::Error(text)) if !is_begun => return Ok(Reply::Error(text)),
             Ok(Reply::Error(text)) => text,
             Ok(_) => {
                 is_begun = true;
@@ -311,11 +332,14 @@ fn scan_page(
     Ok((if let Some(Reply::Array(items)) = items { items } else { Vec::new() }, next))
 }
 
+/// Copies arguments, which share the memory of everything that arrived with them.
+pub(super) fn copied(args: &[Bytes]) -> Vec<Bytes> {
+    args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect()
+}
+
 /// Has a command run on all nodes of its shard.
 fn write(shards: &Shards, place: SlotPlace, args: &[Bytes]) -> Answer {
-    // Copies, since the arguments share the memory of everything that arrived with them.
-    let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
-    let request = CommandsRequest { commands: vec![args], watched: Vec::new() };
+    let request = CommandsRequest { commands: vec![copied(args)], watched: Vec::new() };
     let written = blocking(|| shards.write(place.shard, request));
     let written = written.map_err(|failure| refusal_of(place.slot, failure))?;
     let reply = written.into_iter().flatten().next();
@@ -329,6 +353,6 @@ fn read(keys: &ReplicatedKeys, args: &[Bytes], spec: &CommandSpec) -> Answer {
 }
 
 /// Waits for the cluster. The other clients of this thread are served by another one meanwhile.
-fn blocking<T>(call: impl FnOnce() -> T) -> T {
+pub(super) fn blocking<T>(call: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(call)
 }

@@ -2,7 +2,7 @@
 //! replies.
 //!
 //! - All commands that have arrived together are run before anything is sent, up to a size of their
-//!   replies. `GET`s that follow each other become one look-up.
+//!   replies. Some of those that follow each other run as one (`grouping`).
 //! - Writes that have to be durable are synced once for all of these commands, on a thread that may
 //!   block. Other clients that wait for a sync share it.
 //! - No more commands run before the replies are sent. So a client that does not read them has one
@@ -34,11 +34,9 @@ use super::syncing::synced;
 use crate::wire::{Decoder, FrameLimits, ProtocolError};
 
 /// Size of replies at which they are sent before more commands run.
-const OUT_SIZE_SENT: usize = 256 << 10;
+pub(super) const OUT_SIZE_SENT: usize = 256 << 10;
 /// Capacity of an empty buffer of replies that is kept.
 const OUT_CAPACITY_KEPT: usize = 64 << 10;
-/// Maximum number of `GET`s that become one look-up.
-const GETS_MAX: usize = 256;
 /// Time between two attempts to get memory for a client that the server cannot read from.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
 /// How long a connection that ends is still read from, and how much.
@@ -51,13 +49,13 @@ const READS_AT_END: usize = 1 << 10;
 const UNREAD_MAX: usize = 1 << 30;
 
 /// One client and its socket.
-struct Connection {
-    session: Session,
+pub(super) struct Connection {
+    pub(super) session: Session,
     decoder: Decoder,
     /// What has arrived after the bytes in the decoder.
     ahead: ReadAhead,
     /// Commands that have been decoded and not run, in reverse.
-    ready: Vec<Vec<Bytes>>,
+    pub(super) ready: Vec<Vec<Bytes>>,
     /// Why what comes after these can't be understood.
     wrong: Option<ProtocolError>,
     input: OwnedReadHalf,
@@ -174,38 +172,13 @@ impl Connection {
                 return true;
             };
             has_run = true;
-            if is_get(&command) && self.session.is_plain() {
-                self.run_gets(command);
-            } else {
-                self.session.run(&command);
-            }
+            self.run_grouped(command);
         }
-    }
-
-    /// Runs a `GET` and those that follow it.
-    fn run_gets(&mut self, first: Vec<Bytes>) {
-        let mut gets = vec![first];
-        while gets.len() < GETS_MAX
-            && let Some(command) = self.next()
-        {
-            if !is_get(&command) {
-                self.ready.push(command);
-                break;
-            }
-            gets.push(command);
-        }
-        if let [get] = &*gets {
-            return self.session.run(get);
-        }
-        let keys: Vec<&Bytes> = gets.iter().filter_map(|get| get.get(1)).collect();
-        let answered = self.session.get_many(&keys, OUT_SIZE_SENT);
-        // The others wait until these replies are sent.
-        self.ready.extend(gets.drain(answered.min(gets.len())..).rev());
     }
 
     /// Returns the next command that has arrived. After one that can't be understood, there is
     /// none.
-    fn next(&mut self) -> Option<Vec<Bytes>> {
+    pub(super) fn next(&mut self) -> Option<Vec<Bytes>> {
         if let Some(command) = self.ready.pop() {
             return Some(command);
         }
@@ -393,8 +366,4 @@ async fn sleep(duration: Duration) {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(duration).await;
-}
-
-fn is_get(command: &[Bytes]) -> bool {
-    matches!(command, [name, _] if name.eq_ignore_ascii_case(b"get"))
 }

@@ -243,7 +243,8 @@ impl Databases {
             .map(|(number, _)| number)
     }
 
-    /// Returns a database, and opens it if it was not open.
+    /// Returns a database, and opens it if it was not open. A thread of the runtime lets others
+    /// serve its clients meanwhile.
     pub(super) fn get(&self, number: usize) -> Answer<Arc<Database>> {
         let Some(slot) = self.slots.get(number) else {
             return refused("ERR DB index is out of range");
@@ -254,11 +255,20 @@ impl Databases {
             }
             return Ok(Arc::clone(database));
         }
+        let Some(more) = &self.more else { return refused("ERR DB index is out of range") };
+        tokio::task::block_in_place(|| self.open_slot(slot, more, number))
+    }
+
+    fn open_slot(
+        &self,
+        slot: &OnceLock<Arc<Database>>,
+        more: &MoreDatabases,
+        number: usize,
+    ) -> Answer<Arc<Database>> {
         let turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(database) = slot.get() {
             return Ok(Arc::clone(database));
         }
-        let Some(more) = &self.more else { return refused("ERR DB index is out of range") };
         let opened = Bitcask::open(more.path(number), more.options.clone()).and_then(|store| {
             Database::new(number, Arc::new(store), false, Weak::clone(&self.this))
         });
@@ -277,16 +287,68 @@ impl Databases {
     /// fails, perhaps because of another one: the next `get` tries again.
     pub(super) fn look(&self) {
         if let Some(server) = self.server.get().and_then(Weak::upgrade) {
-            let has_failed = !server.followers.look(&server);
-            self.has_to_look.store(has_failed, Ordering::Relaxed);
+            self.look_with(|| server.followers.look(&server));
+        }
+    }
+
+    /// Looks, and notes a failure. One that another thread notes meanwhile must stay noted: this
+    /// look may not have seen its database.
+    fn look_with(&self, look: impl FnOnce() -> bool) {
+        self.has_to_look.store(false, Ordering::Relaxed);
+        if !look() {
+            self.has_to_look.store(true, Ordering::Relaxed);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+
     use super::*;
-    use crate::resp::session_tests::state;
+    use crate::resp::session_tests::{args, sent, session, state};
+
+    /// As when a database with a long log is opened by `EXEC` or `COPY`.
+    #[test]
+    fn other_clients_are_served_while_a_command_opens_a_database() {
+        let (_dir, state) = state();
+        let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let turn = state.databases.opening.lock().unwrap();
+        let (waits, opens) = mpsc::channel();
+        let mut client = session(&state);
+        let opening = runtime.spawn(async move {
+            for line in ["SET k 1", "MULTI", "SELECT 2", "SET k 2", "EXEC"] {
+                waits.send(()).unwrap();
+                client.run(&args(line));
+            }
+            client.run(&args("COPY k l DB 3"));
+            sent(&mut client)
+        });
+        assert_eq!(opens.iter().take(5).count(), 5);
+        let (served, other) = mpsc::channel();
+        runtime.spawn(async move { served.send(()) });
+        // There is a limit only so that a failure ends.
+        other.recv_timeout(Duration::from_secs(30)).unwrap();
+        drop(turn);
+        let replies = runtime.block_on(opening).unwrap();
+        assert!(replies.ends_with("*2\r\n+OK\r\n+OK\r\n:1\r\n"), "{replies}");
+    }
+
+    #[test]
+    fn a_look_that_succeeds_hides_no_failure_of_another() {
+        let (_dir, state) = state();
+        let databases = &state.databases;
+        databases.look_with(|| {
+            databases.look_with(|| false);
+            true
+        });
+        assert!(databases.has_to_look.load(Ordering::Relaxed));
+        databases.look_with(|| true);
+        assert!(!databases.has_to_look.load(Ordering::Relaxed));
+    }
 
     #[test]
     fn a_server_that_failed_to_follow_looks_again() {

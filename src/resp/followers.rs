@@ -4,9 +4,12 @@
 //! - Each database that is followed has a thread. It ends when nobody listens any more.
 //! - Changes that the server's own commands have made are reported by these, see `ledger`.
 //! - The store reports no expiry. The follower remembers when the keys expire that were put while
-//!   it was there, and looks when the time has come.
+//!   it was there, and looks when the time has come. A change of a key from behind its time says
+//!   the same.
+//! - No merge removes what a follower has not read yet, up to a limit.
 
-use std::collections::{BTreeSet, HashMap};
+mod expiring;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,12 +22,15 @@ use super::encoding::{StoredContent, decode_key, decode_value, encode_key};
 use super::events::{EventClass, KeyEvent};
 use super::ledger::changes_from_now;
 use super::server_state::RespState;
-use crate::store::{Change, Changes, Operation};
+use crate::error::Error;
+use crate::store::{Change, Changes, HistoryLease, Operation};
+use expiring::ExpiringKeys;
 
 /// How often a follower looks whether anybody still listens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Maximum number of keys whose expiry is remembered.
-const EXPIRING_MAX: usize = 1 << 20;
+
+/// Maximum size of the history that merges keep for a follower that is behind, in bytes.
+const LEASE_SIZE_MAX: u64 = 256 << 20;
 
 /// The threads that follow.
 #[derive(Debug, Default)]
@@ -80,10 +86,10 @@ impl Followers {
 
 /// Starts to follow a database. Returns the thread, or `None` if that has failed.
 fn follow(state: &Arc<RespState>, database: &Arc<Database>) -> Option<JoinHandle<()>> {
+    let follower = FeedFollower::new(Arc::clone(state), Arc::clone(database));
     let changes = changes_from_now(&database.store).ok()?;
     database.ledger.set_followed(true);
-    let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
-    let run = move || FeedFollower::new(for_thread, followed).run(changes);
+    let run = move || follower.run(changes);
     let name = format!("bitcask-resp-{}", database.number);
     let thread = thread::Builder::new().name(name).spawn(run);
     if thread.is_err() {
@@ -96,17 +102,19 @@ fn follow(state: &Arc<RespState>, database: &Arc<Database>) -> Option<JoinHandle
 struct FeedFollower {
     state: Arc<RespState>,
     database: Arc<Database>,
-    /// When keys expire, in that order, and by key.
-    due: BTreeSet<(SystemTime, Vec<u8>)>,
-    expiring: HashMap<Vec<u8>, SystemTime>,
+    /// Keeps the history that was not read yet.
+    lease: HistoryLease,
+    expiring: ExpiringKeys,
     /// Up to when all changes have been received.
     reached: SystemTime,
 }
 
 impl FeedFollower {
+    /// Makes a follower. The feed has to begin afterwards, so that what comes then is kept.
     fn new(state: Arc<RespState>, database: Arc<Database>) -> Self {
-        let (due, expiring, reached) = (BTreeSet::new(), HashMap::new(), UNIX_EPOCH);
-        Self { state, database, due, expiring, reached }
+        let lease = database.store.lease_history(LEASE_SIZE_MAX);
+        let (expiring, reached) = (ExpiringKeys::default(), UNIX_EPOCH);
+        Self { state, database, lease, expiring, reached }
     }
 
     fn run(mut self, mut changes: Changes) {
@@ -117,11 +125,12 @@ impl FeedFollower {
                 Ok(None) => self.reached = self.reached.max(asked),
                 // Everything was removed at once, this thread is too far behind, or the store
                 // cannot be read. It goes on: caches that are told of nothing stay wrong.
-                Err(_) => match self.resume() {
+                Err(error) => match self.resume(&error) {
                     Some(again) => changes = again,
                     None => thread::sleep(LOOK_INTERVAL),
                 },
             }
+            self.lease.move_to(changes.resume_position());
             self.report_owed();
             self.expire();
             if !self.state.is_listened_to() {
@@ -134,12 +143,11 @@ impl FeedFollower {
     }
 
     /// Goes on with the feed, which has ended.
-    fn resume(&mut self) -> Option<Changes> {
+    fn resume(&mut self, error: &Error) -> Option<Changes> {
         // Keys that a clear has removed do not expire any more. After a gap, nobody knows which
         // keys were removed or put anew.
-        self.due.clear();
         self.expiring.clear();
-        let resumed = self.database.ledger.resume(&self.database.store);
+        let resumed = self.database.ledger.resume(&self.database.store, error);
         if !resumed.as_ref().is_ok_and(|(_, is_gap)| !is_gap) {
             self.state.tracker.all_changed(&self.state.peers);
         }
@@ -148,7 +156,7 @@ impl FeedFollower {
 
     /// Returns how long to wait for a change.
     fn patience(&self) -> Duration {
-        let Some((time, _)) = self.due.first() else { return LOOK_INTERVAL };
+        let Some((time, _)) = self.expiring.first() else { return LOOK_INTERVAL };
         let left = time.duration_since(SystemTime::now()).unwrap_or_default();
         // A little later than the time itself, since the store's clock may be a little behind.
         (left + Duration::from_millis(1)).min(LOOK_INTERVAL)
@@ -158,19 +166,21 @@ impl FeedFollower {
         self.reached = self.reached.max(change.timestamp);
         let is_known = self.database.ledger.meet(change);
         let Some(key) = decode_key(&change.key) else { return };
-        if let Some(time) = self.expiring.remove(key) {
-            self.due.remove(&(time, key.to_vec()));
+        // A change from behind that time has found no key, unless it has kept the time.
+        let expired = self.expiring.take(key).filter(|time| *time <= change.timestamp);
+        let has_expired = expired.is_some() && expired != expiry_of(change);
+        if has_expired {
+            self.report_expired(key);
         }
         let (class, name) = match &change.operation {
             Operation::Put { value, expires_at } => {
-                if let Some(time) = *expires_at
-                    && self.expiring.len() < EXPIRING_MAX
-                {
-                    self.due.insert((time, key.to_vec()));
-                    self.expiring.insert(key.to_vec(), time);
+                if let Some(time) = *expires_at {
+                    self.expiring.remember(key, time);
                 }
                 put_event(value)
             }
+            // The entry of an expired key has been removed, and not the key.
+            Operation::Delete if has_expired => return,
             Operation::Delete => (EventClass::Generic, "del"),
         };
         if !is_known {
@@ -182,6 +192,11 @@ impl FeedFollower {
         let event = KeyEvent { class, name, key: Bytes::copy_from_slice(key) };
         self.state.report(&self.database, &event);
         self.state.tracker.changed(&[event.key], None, &self.state.peers);
+    }
+
+    fn report_expired(&self, key: &[u8]) {
+        add(&self.state.counts.expired, 1);
+        self.report(EventClass::Expired, "expired", key);
     }
 
     /// Reports changes that were taken for those of own attempts that have failed, by what their
@@ -206,27 +221,31 @@ impl FeedFollower {
     /// replaced them, so these have to be received first.
     fn expire(&mut self) {
         let now = SystemTime::now();
-        while let Some((time, key)) = self.due.first().cloned() {
+        while let Some((time, key)) = self.expiring.first() {
             if time > now.min(self.reached) {
                 return;
             }
-            self.due.pop_first();
-            self.expiring.remove(&key);
             match self.database.store.contains_key(encode_key(&key)) {
                 Ok(false) => {
-                    add(&self.state.counts.expired, 1);
-                    self.report(EventClass::Expired, "expired", &key);
+                    self.expiring.take(&key);
+                    self.report_expired(&key);
                 }
                 // The store's clock is behind, or the key was put anew and comes in the feed.
                 Ok(true) => {
-                    let later = now + Duration::from_millis(5);
-                    self.due.insert((later, key.clone()));
-                    self.expiring.insert(key, later);
+                    self.expiring.look_again(&key, now + Duration::from_millis(5));
                     return;
                 }
-                Err(_) => {}
+                Err(_) => drop(self.expiring.take(&key)),
             }
         }
+    }
+}
+
+/// Returns when a key expires after a change.
+fn expiry_of(change: &Change) -> Option<SystemTime> {
+    match change.operation {
+        Operation::Put { expires_at, .. } => expires_at,
+        Operation::Delete => None,
     }
 }
 

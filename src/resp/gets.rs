@@ -16,8 +16,12 @@ use crate::value::Value;
 impl Session {
     /// Returns whether nothing but the values matters to a `GET`.
     pub(super) fn is_plain(&self) -> bool {
+        self.has_plain_replies() && self.state.options.shards.is_none()
+    }
+
+    /// Returns whether nobody but the client itself notices in what order its commands run.
+    pub(super) fn has_plain_replies(&self) -> bool {
         self.queue.is_none()
-            && self.state.options.shards.is_none()
             && !self.is_kept_out()
             && self.is_authenticated
             && self.tracking.is_none()

@@ -56,8 +56,9 @@ fn in_transaction_within<T>(
             Ok(result) => {
                 for key in keys {
                     let stored = encode_key(&key);
-                    // The log has no deletion of a key that did not exist. A flush notes its own.
-                    let is_deleted = || tx.snapshot().contains_key(&stored);
+                    // The log has no deletion of a key without an entry, but of one that has
+                    // expired. A flush notes its own.
+                    let is_deleted = || database.store.has_entry(&stored);
                     if tx.contains_key(&stored)? || (!deeds.has_flushed && is_deleted()?) {
                         let ticket = database.ledger.note(&key);
                         noted.push((key, ticket));
@@ -95,7 +96,7 @@ impl Keyspace<'_> {
     /// what they write until the commit is removed too.
     pub(super) fn flush_within(&mut self) {
         let ledger = &self.database.ledger;
-        let note = self.flushed.clone().filter(|_| ledger.is_followed()).map(|flushed| {
+        let note = self.flushed.clone().filter(|_| self.is_followed).map(|flushed| {
             let ledger = Arc::clone(ledger);
             let note: ClearNote = Box::new(move |before| {
                 let ticket = ledger.note_flush(before);

@@ -7,9 +7,9 @@
 //! - A transaction that deletes all keys has one note for all of them: the position before its
 //!   batch.
 //! - A clear ends the feed, and the notes of the changes that it has removed are dropped. The
-//!   position behind a clear of the server's own is remembered: if the feed can go on from there,
-//!   nothing else has been cleared since. The follower may still meet changes before that position,
-//!   which it had received; nobody is told of these.
+//!   position behind a clear of the server's own is remembered: if the feed of the same listeners
+//!   can go on from there, nothing else has been cleared since. The follower may still meet changes
+//!   before that position, which it had received; nobody is told of these.
 //! - If others change the same key at the same moment, the two reports may be exchanged. None is
 //!   lost: if the attempt to change the key fails, the change that took its note is owed, and the
 //!   follower reports it.
@@ -19,12 +19,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::encoding::decode_key;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Bitcask, Change, Changes, Operation, Position};
 
 /// Maximum number of keys with notes. Notes beyond it are dropped: some changes are then reported
 /// twice.
 pub(super) const NOTES_MAX: usize = 1 << 20;
+/// Maximum size of these keys, and of those that are owed, in bytes. Changes of further owed keys
+/// are told only to caches, which forget everything.
+const NOTES_SIZE_MAX: usize = 64 << 20;
 
 /// Begins the feed of a store at the present. A clear or a merge may end it before it has begun.
 pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
@@ -41,6 +44,8 @@ pub(super) fn changes_from_now(store: &Bitcask) -> Result<Changes> {
 struct OwnNotes {
     /// The number of changes for each key.
     counts: HashMap<Vec<u8>, u32>,
+    /// Size of these keys.
+    size: usize,
     /// The position behind the last own clear.
     cleared: Option<Position>,
     /// The positions before the batches in which own transactions have deleted all keys, in the
@@ -48,10 +53,22 @@ struct OwnNotes {
     flushes: VecDeque<Position>,
     /// Keys whose changes were taken for attempts that have failed.
     owed: Vec<Vec<u8>>,
-    /// Whether a batch of others was taken for a flush that has failed.
+    owed_size: usize,
+    /// Whether a batch of others was taken for a flush that has failed, or keys are owed that are
+    /// not listed.
     owes_all: bool,
     /// How often all notes were dropped.
     drops: u64,
+    /// How often somebody began or ended to follow.
+    followings: u64,
+}
+
+/// The position behind an own clear.
+#[derive(Debug, Clone, Copy)]
+struct OwnClear {
+    position: Position,
+    /// When it was, as `followings` counts. A later follower has begun behind it.
+    following: u64,
 }
 
 /// What an attempt to change a key needs to take its note back: when it was made, or nothing if
@@ -76,8 +93,8 @@ pub(super) struct OwedReports {
 
 impl OwnNotes {
     fn drop_all(&mut self) {
-        let Self { cleared, drops, .. } = *self;
-        *self = Self { cleared, drops: drops + 1, ..Self::default() };
+        let Self { cleared, drops, followings, .. } = *self;
+        *self = Self { cleared, drops: drops + 1, followings, ..Self::default() };
     }
 
     /// Returns whether a change is a delete by a flush. A batch lies in one piece, so the flush's
@@ -95,8 +112,18 @@ impl OwnNotes {
         *count -= 1;
         if *count == 0 {
             self.counts.remove(key);
+            self.size = self.size.saturating_sub(key.len());
         }
         true
+    }
+
+    fn owe(&mut self, key: &[u8]) {
+        if self.owed.len() < NOTES_MAX && self.owed_size + key.len() <= NOTES_SIZE_MAX {
+            self.owed_size += key.len();
+            self.owed.push(key.to_vec());
+        } else {
+            self.owes_all = true;
+        }
     }
 }
 
@@ -107,9 +134,9 @@ pub(super) struct Ledger {
     /// Lock 9: the changes. Nothing is called while it is held, and a clear takes it with the store
     /// locked.
     notes: Mutex<OwnNotes>,
-    /// Lock 0: the position behind the last own clear, until the feed goes on from there. Held
-    /// during a clear.
-    cleared: Mutex<Option<Position>>,
+    /// Lock 0: the last own clear, until the feed goes on from there. Held during a clear, and
+    /// while the feed goes on.
+    cleared: Mutex<Option<OwnClear>>,
 }
 
 impl Ledger {
@@ -124,26 +151,35 @@ impl Ledger {
     /// Begins or ends to keep notes.
     pub(super) fn set_followed(&self, yes: bool) {
         self.is_followed.store(yes, Ordering::Release);
-        self.notes().drop_all();
+        let mut notes = self.notes();
+        notes.drop_all();
+        notes.followings += 1;
     }
 
     /// Clears the store of a database. The caller tells the clients of it afterwards.
     pub(super) fn clear(&self, store: &Bitcask) -> Result<()> {
         let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
         store.clear_noting(|position| {
-            *cleared = Some(position);
             // A change that was noted and comes after the clear is reported twice.
             let mut notes = self.notes();
             notes.drop_all();
-            notes.cleared = *cleared;
+            notes.cleared = Some(position);
+            *cleared = Some(OwnClear { position, following: notes.followings });
         })
     }
 
-    /// Goes on with the feed of a store, which has ended. Returns whether changes are missing that
-    /// nobody has reported.
-    pub(super) fn resume(&self, store: &Bitcask) -> Result<(Changes, bool)> {
-        let cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match cleared.map(|position| store.changes(position)) {
+    /// Goes on with the feed of a store, which has ended with an error. Returns whether changes are
+    /// missing that nobody has reported.
+    ///
+    /// If so, a command that has noted its change before the notes are dropped, and makes it behind
+    /// the new beginning, is reported twice. The notes must not be dropped before that beginning:
+    /// those that are left would hide changes of others.
+    pub(super) fn resume(&self, store: &Bitcask, error: &Error) -> Result<(Changes, bool)> {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        let following = self.notes().followings;
+        // Another error does not come from the clear, from which the feed has gone on since.
+        let own = cleared.take().filter(|own| own.following == following && error.needs_resync());
+        match own.map(|own| store.changes(own.position)) {
             Some(Ok(changes)) => return Ok((changes, false)),
             Some(Err(error)) if !error.needs_resync() => return Err(error),
             _ => {}
@@ -158,7 +194,8 @@ impl Ledger {
         let mut notes = self.notes();
         if let Some(count) = notes.counts.get_mut(key) {
             *count += 1;
-        } else if notes.counts.len() < NOTES_MAX {
+        } else if notes.counts.len() < NOTES_MAX && notes.size + key.len() <= NOTES_SIZE_MAX {
+            notes.size += key.len();
             notes.counts.insert(key.to_vec(), 1);
         } else {
             return NoteTicket(None);
@@ -171,7 +208,7 @@ impl Ledger {
     pub(super) fn forget(&self, key: &[u8], ticket: NoteTicket) {
         let mut notes = self.notes();
         if ticket.0 == Some(notes.drops) && !notes.take(key) {
-            notes.owed.push(key.to_vec());
+            notes.owe(key);
         }
     }
 
@@ -200,6 +237,7 @@ impl Ledger {
     /// Returns what the follower has to report although it has found notes.
     pub(super) fn take_owed(&self) -> OwedReports {
         let mut notes = self.notes();
+        notes.owed_size = 0;
         let (keys, all) = (std::mem::take(&mut notes.owed), std::mem::take(&mut notes.owes_all));
         OwedReports { keys, all }
     }
@@ -212,5 +250,34 @@ impl Ledger {
         is_cleared
             || notes.is_flushed(change)
             || decode_key(&change.key).is_some_and(|key| notes.take(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_and_owed_keys_are_bounded_by_their_size() {
+        let ledger = Ledger::default();
+        let key = |number: usize| format!("{number:>65000}").into_bytes();
+        let (fitting, mut tickets) = (NOTES_SIZE_MAX / 65_000, Vec::new());
+        for number in 0..fitting + 10 {
+            tickets.push(ledger.note(&key(number)));
+        }
+        assert!(tickets.iter().filter(|ticket| ticket.0.is_some()).count() == fitting);
+        assert_eq!(ledger.notes().size, fitting * 65_000);
+        for (number, ticket) in tickets.iter().enumerate().take(2) {
+            // The note is there only once, as if the follower had taken it for another change.
+            ledger.forget(&key(number), *ticket);
+            ledger.forget(&key(number), *ticket);
+        }
+        assert_eq!(ledger.notes().size, (fitting - 2) * 65_000);
+        assert_eq!(ledger.take_owed().keys.len(), 2);
+        for number in 0..=fitting {
+            ledger.notes().owe(&key(number));
+        }
+        let owed = ledger.take_owed();
+        assert!(owed.keys.len() == fitting && owed.all && ledger.notes().owed_size == 0);
     }
 }

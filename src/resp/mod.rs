@@ -46,6 +46,7 @@ mod events;
 mod followers;
 mod gets;
 mod glob;
+mod grouping;
 mod holding;
 mod hub;
 mod keyspace;
@@ -65,6 +66,8 @@ mod replicated;
 mod reply;
 mod reply_buffer;
 mod reply_memory;
+#[cfg(feature = "cluster")]
+mod sent_reply;
 mod server;
 mod server_state;
 mod session;
@@ -73,6 +76,7 @@ mod session_tests;
 mod settings;
 #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "clusters alone need it"))]
 mod shards;
+mod shared_writes;
 mod shown_settings;
 mod slots;
 mod syncing;
@@ -88,7 +92,9 @@ pub(crate) use replicated::{
 };
 pub use server::{RespServer, RespStopHandle};
 #[cfg(feature = "cluster")]
-pub(crate) use shards::{ClusterShards, ShardFailure, Topology, TopologyNode, TopologyShard};
+pub(crate) use shards::{
+    ClusterShards, ShardFailure, Topology, TopologyNode, TopologyShard, Written,
+};
 #[cfg(feature = "cluster")]
 pub(crate) use slots::{SLOT_COUNT, slot_of};
 

@@ -1,5 +1,6 @@
 //! What a caller chooses about the Redis port.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::replica::Replica;
 /// use bitcask::resp::RespOptions;
 /// let options = RespOptions::new().clients_max(100).password("secret");
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "options do nothing until a server is bound with them"]
 pub struct RespOptions {
     pub(super) clients_max: usize,
@@ -28,6 +29,23 @@ pub struct RespOptions {
     pub(super) more: Option<MoreDatabases>,
     pub(super) replica: Option<Replica>,
     pub(super) shards: Option<Arc<dyn ClusterShards>>,
+}
+
+impl fmt::Debug for RespOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RespOptions")
+            .field("clients_max", &self.clients_max)
+            .field("output_max", &self.output_max)
+            .field("stall_max", &self.stall_max)
+            .field("drain_max", &self.drain_max)
+            .field("has_password", &self.password.is_some())
+            .field("insecure", &self.insecure)
+            .field("threads", &self.threads)
+            .field("more", &self.more)
+            .field("replica", &self.replica)
+            .field("shards", &self.shards)
+            .finish()
+    }
 }
 
 impl Default for RespOptions {

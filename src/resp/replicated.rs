@@ -12,16 +12,20 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::admission::find;
 use super::chance::SharedChance;
-use super::commands_table::Handler;
+use super::commands_table::{CommandFlags, Handler};
 use super::database::Database;
 use super::encoding::encode_key;
 use super::holding::Holding;
 use super::keyspace::Keyspace;
-use super::refusal::{Answer, Refusal};
+use super::refusal::{Answer, Refusal, TOO_LARGE};
 use super::reply::Reply;
 use super::reply_memory::ReplyMemory;
 use crate::error::Error;
 use crate::store::{Bitcask, Transaction, Ttl};
+
+/// What a client is told of a command whose reply cannot be kept.
+const DONE_TOO_LARGE: &str =
+    "ERR the command was done, but its reply is too large to be sent with others";
 
 /// Commands of one client, for the log of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -74,8 +78,9 @@ pub(crate) struct SharedEntry {
 impl SharedEntry {
     /// Begins with what chance has given the leader.
     pub(crate) fn new(seed: u64) -> Self {
-        let (chance, memory) = (SharedChance::new(seed), ReplyMemory::default());
-        Self { chance, put_size: 0, memory }
+        // Tests have no room for the usual limit.
+        let memory = if cfg!(test) { ReplyMemory::within(1 << 20) } else { ReplyMemory::default() };
+        Self { chance: SharedChance::new(seed), put_size: 0, memory }
     }
 }
 
@@ -127,7 +132,9 @@ impl ReplicatedKeys {
     ///
     /// # Errors
     ///
-    /// Those of the store. A command that is refused is no error: its reply says so.
+    /// Those of the store, and [`Error::BatchTooLarge`] if the entry puts too much. In the middle
+    /// of a command, nothing but the whole entry can be undone. A command that is refused for
+    /// another reason is no error: its reply says so.
     pub(crate) fn apply(
         &self,
         tx: &mut Transaction,
@@ -144,14 +151,24 @@ impl ReplicatedKeys {
         }
         let mut replies = Vec::with_capacity(request.commands.len());
         for args in &request.commands {
+            let is_write = find(args).is_ok_and(|(_, spec)| spec.flags.has(CommandFlags::WRITE));
+            // What only reads changes nothing, so it need not run if its reply cannot be kept.
+            if !is_write && entry.memory.is_full() {
+                replies.push(ReplicatedReply(Reply::Error(TOO_LARGE.to_owned())));
+                continue;
+            }
             let reply = match run(&mut space, args) {
                 Ok(reply) => reply,
-                Err(Refusal::Store(error)) if !is_refusal(&error) => return Err(error),
+                Err(Refusal::Store(error)) => return Err(error),
                 Err(refusal) => refusal.into_reply(),
             };
-            // What a command has done does not depend on whether its reply can be kept.
-            let kept = entry.memory.add(&reply).map(|()| reply);
-            replies.push(ReplicatedReply(kept.unwrap_or_else(Refusal::into_reply)));
+            let is_small = !matches!(reply, Reply::Bulk(_) | Reply::Stored(_) | Reply::Array(_));
+            let is_kept = entry.memory.add(&reply).is_ok() || (is_write && is_small);
+            replies.push(ReplicatedReply(match is_kept {
+                true => reply,
+                false if is_write => Reply::Error(DONE_TOO_LARGE.to_owned()),
+                false => Reply::Error(TOO_LARGE.to_owned()),
+            }));
         }
         if let Some(drawn) = space.chance.take() {
             entry.chance = drawn;
@@ -177,14 +194,6 @@ fn unknown(args: &[Bytes]) -> Error {
     let name = args.first().map(|name| name.to_vec()).unwrap_or_default();
     let reason = "this version of the program cannot run the command".to_owned();
     Error::Undecodable { key: name, reason }
-}
-
-/// Returns whether an error says that what was asked for is too large, which it is on all nodes.
-fn is_refusal(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::KeyTooLarge { .. } | Error::ValueTooLarge { .. } | Error::BatchTooLarge { .. }
-    )
 }
 
 fn error_of(refusal: Refusal) -> Error {

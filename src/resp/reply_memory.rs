@@ -40,6 +40,11 @@ impl ReplyMemory {
         self.size
     }
 
+    /// Returns whether no further reply can be held.
+    pub(super) fn is_full(&self) -> bool {
+        self.count > 0 && self.size > self.limit
+    }
+
     /// Adds a reply that will be held from now on. Refuses it if that is too much.
     pub(super) fn add(&mut self, reply: &Reply) -> Answer<()> {
         self.measure(reply);

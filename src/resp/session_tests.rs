@@ -8,7 +8,9 @@ use tokio::sync::watch;
 
 use super::admission::find;
 use super::commands_table::table;
-use super::database::Databases;
+use super::database::{Database, Databases};
+use super::events::EventClass;
+use super::keyspace::{Keyspace, Lifespan};
 use super::options::RespOptions;
 use super::outbox::Outbox;
 use super::reply::{OK, Protocol, Reply};
@@ -170,4 +172,36 @@ fn the_names_that_a_client_keeps_are_limited() {
     assert!(reply_to(&mut session, &args("WATCH k")).is_some());
     state.stop.send_replace(true);
     state.followers.join();
+}
+
+/// The follower tells such a change, since it has no note.
+#[test]
+fn a_command_that_began_before_anybody_followed_tells_of_no_change() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let mut space = Keyspace::new(&database);
+    let key = Bytes::from_static(b"k");
+    space
+        .noted(&key, |space| {
+            space.database.ledger.set_followed(true);
+            space.database.store.put("k", "1")?;
+            Ok(true)
+        })
+        .unwrap();
+    space.event(EventClass::String, "set", &key);
+    space.atomically(|space| space.put(b"new", b"1", Lifespan::Endless)).unwrap();
+    assert!(space.deeds.events.is_empty() && space.deeds.has_written);
+}
+
+#[test]
+fn a_key_is_not_new_if_its_write_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().value_size_limit(4).open(dir.path()).unwrap();
+    let database = Database::replicated(Arc::new(store)).unwrap();
+    database.ledger.set_followed(true);
+    let mut space = Keyspace::new(&database);
+    space.put(b"k", b"12345", Lifespan::Endless).unwrap_err();
+    assert!(space.deeds.events.is_empty());
+    space.put(b"k", b"1234", Lifespan::Endless).unwrap();
+    assert_eq!(space.deeds.events.len(), 1);
 }

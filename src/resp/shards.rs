@@ -11,23 +11,30 @@ pub(crate) trait ClusterShards: fmt::Debug + Send + Sync {
     /// Returns who has which slots, as this node knows it.
     fn topology(&self) -> Topology;
 
+    /// Returns whether this node takes requests for shards that others lead.
+    fn forwards(&self) -> bool;
+
     /// Returns the shard that has a slot.
     fn shard_of(&self, slot: u16) -> u64;
 
     /// Returns the keys of a shard, as they are on this node.
     fn keys(&self, shard: u64) -> Result<Arc<ReplicatedKeys>, ShardFailure>;
 
-    /// Waits until what this node has of a shard is not stale. Only its leader can do that.
+    /// Waits until what this node has of a shard is not stale. Unless nodes forward, only its leader
+    /// can do that.
     fn confirm(&self, shard: u64) -> Result<(), ShardFailure>;
 
     /// Has commands run on all nodes of a shard. Returns the replies once a majority has the
     /// commands on disk, or `None` if a watched key has changed.
-    fn write(
-        &self,
-        shard: u64,
-        request: CommandsRequest,
-    ) -> Result<Option<Vec<ReplicatedReply>>, ShardFailure>;
+    fn write(&self, shard: u64, request: CommandsRequest) -> Written;
+
+    /// Has commands run on several shards at the same time. Returns what [`write`](Self::write)
+    /// does for each.
+    fn write_all(&self, requests: Vec<(u64, CommandsRequest)>) -> Vec<Written>;
 }
+
+/// The replies to commands that a shard was to run, or `None` if a watched key has changed.
+pub(crate) type Written = Result<Option<Vec<ReplicatedReply>>, ShardFailure>;
 
 /// Why a shard does not answer here.
 #[derive(Debug, Clone, PartialEq, Eq)]

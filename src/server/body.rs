@@ -125,9 +125,9 @@ pub(super) struct MemoryWait {
 type PermitResult = Result<OwnedSemaphorePermit, AcquireError>;
 
 impl MemoryWait {
-    /// Begins to wait for the memory of a value, which `reserve_value` has refused.
-    pub(super) fn new(state: &ServerState, value: &Value) -> Self {
-        let size = size_in_memory(state, value);
+    /// Begins to wait for memory of this size, which `reserve_size` has refused.
+    pub(super) fn new(state: &ServerState, size: u64) -> Self {
+        let size = size.min(state.body_memory_max());
         Self::within(&state.body_pages, size, Instant::now() + QUEUED_AFTER)
     }
 
@@ -167,13 +167,22 @@ pub(super) fn reserve_value(
     held: &mut Option<OwnedSemaphorePermit>,
     value: &Value,
 ) -> Result<(), ApiFailure> {
-    reserve(&state.body_pages, held, size_in_memory(state, value))
+    reserve_size(state, held, size_in_memory(value))
 }
 
-/// Returns how much memory a value takes that does not lie in a segment, in bytes. A value that is
-/// larger than all memory has to be sent at some time, too, so it counts as much as there is.
-fn size_in_memory(state: &ServerState, value: &Value) -> u64 {
-    value.in_memory().map_or(0, |(_, size)| (size as u64).min(state.body_memory_max()))
+/// Takes memory for a value of this size until it is sent. A value that is larger than all memory
+/// has to be sent at some time, too, so it counts as much as there is.
+pub(super) fn reserve_size(
+    state: &ServerState,
+    held: &mut Option<OwnedSemaphorePermit>,
+    size: u64,
+) -> Result<(), ApiFailure> {
+    reserve(&state.body_pages, held, size.min(state.body_memory_max()))
+}
+
+/// Returns how much memory a value takes, in bytes: none if it lies in a segment.
+pub(super) fn size_in_memory(value: &Value) -> u64 {
+    value.in_memory().map_or(0, |(_, size)| size as u64)
 }
 
 /// Returns whether a request says that its body is JSON, or does not say anything.

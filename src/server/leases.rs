@@ -3,8 +3,9 @@
 //! - A snapshot on its way keeps the history from its position on: merges would otherwise remove
 //!   what comes next, and the follower would need another snapshot, again and again.
 //! - The follower stores the snapshot after it has received all of it, and only then asks for the
-//!   changes. The lease waits for a bounded time until the follower has received some of them, and
-//!   the follower names it: others may have a snapshot of the same position.
+//!   changes. The lease waits for a bounded time, until the follower asks for what comes behind
+//!   some of them: nothing else says that it has stored any. The follower names the lease, because
+//!   others may have a snapshot of the same position.
 //! - A feed in frames keeps the history that it has not read yet.
 //! - How much is kept is bounded, too: as much as the live data takes, so that followers at most
 //!   double that, and at least 1 GiB.
@@ -16,7 +17,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
 use super::frames::LEASE;
-use crate::store::{Bitcask, HistoryLease};
+use crate::store::{Bitcask, HistoryLease, Position};
 
 /// Size of the history that a small store keeps for a follower, in bytes.
 const SIZE_MIN: u64 = 1 << 30;
@@ -57,6 +58,8 @@ pub(super) struct SnapshotLeases(
 #[derive(Debug)]
 struct WaitingLease {
     token: LeaseToken,
+    /// The position of the snapshot.
+    position: Position,
     _lease: HistoryLease,
     until: Instant,
 }
@@ -68,11 +71,12 @@ pub(super) fn size_max(db: &Bitcask) -> u64 {
 }
 
 impl SnapshotLeases {
-    /// Keeps the history from a snapshot's position on until its follower has changes from behind
-    /// it, or the time is over. `begun` is when the snapshot began.
+    /// Keeps the history from a snapshot's position on until its follower has stored changes from
+    /// behind it, or the time is over. `begun` is when the snapshot began.
     pub(super) fn wait_for(
         &self,
         (token, lease): (LeaseToken, HistoryLease),
+        position: Position,
         begun: Instant,
         now: Instant,
         len_max: usize,
@@ -84,10 +88,17 @@ impl SnapshotLeases {
         if waiting.len() >= len_max.max(1) {
             waiting.remove(0);
         }
-        waiting.push(WaitingLease { token, _lease: lease, until });
+        waiting.push(WaitingLease { token, position, _lease: lease, until });
     }
 
-    /// Ends a lease whose follower has received changes, or has gone.
+    /// Ends a lease whose follower asks for the changes since this position, unless that is still
+    /// the snapshot's.
+    pub(super) fn note_request(&self, token: LeaseToken, since: Position) {
+        let is_behind = |it: &WaitingLease| since.place() > it.position.place();
+        self.waiting().retain(|it| it.token != token || !is_behind(it));
+    }
+
+    /// Ends a lease whose follower has gone.
     pub(super) fn end(&self, token: LeaseToken) {
         self.waiting().retain(|it| it.token != token);
     }
@@ -120,7 +131,7 @@ mod tests {
         let begun = Instant::now();
         let token = |byte| LeaseToken(Uuid::from_bytes([byte; 16]));
         let wait = |byte, ended: Instant| {
-            leases.wait_for((token(byte), db.lease_history(1)), begun, ended, 3);
+            leases.wait_for((token(byte), db.lease_history(1)), db.position(), begun, ended, 3);
         };
         let left =
             || leases.waiting().iter().map(|it| it.token.0.as_bytes()[0]).collect::<Vec<_>>();

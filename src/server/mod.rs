@@ -81,6 +81,11 @@ pub use options::ServerOptions;
 pub(crate) use stream::{ChannelStream, PieceWriter, Unheard};
 #[cfg(feature = "cluster")]
 pub(crate) use v1::change_event::ChangeEvent;
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(unused_imports, reason = "clusters alone need it")
+)]
+pub(crate) use {gate::host::is_plain, meta::pages::page};
 
 use crate::listener;
 use crate::replica::Replica;

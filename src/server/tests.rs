@@ -198,7 +198,7 @@ fn health_notices_a_failed_store_although_no_request_writes() {
 /// The follower of a snapshot may have to ask more than once, and others may have another snapshot
 /// of the same position.
 #[test]
-fn a_lease_waits_until_its_own_follower_has_received_changes() {
+fn a_lease_waits_until_its_own_follower_has_stored_changes() {
     use super::leases::LeaseToken;
 
     let dir = tempfile::tempdir().unwrap();
@@ -212,7 +212,7 @@ fn a_lease_waits_until_its_own_follower_has_received_changes() {
     let (position, now) = (db.position(), std::time::Instant::now());
     let tokens = [LeaseToken::new(), LeaseToken::new()];
     for token in tokens {
-        state.leases.wait_for((token, db.lease_history(1)), now, now, 2);
+        state.leases.wait_for((token, db.lease_history(1)), position, now, now, 2);
     }
     let follow = |position: Position, token: Option<LeaseToken>, expected: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -230,15 +230,22 @@ fn a_lease_waits_until_its_own_follower_has_received_changes() {
     let missing = Position::from_bytes([9; 16]);
     drop(follow(missing, Some(tokens[0]), "HTTP/1.1 4"));
     drop(follow(position, Some(tokens[0]), "HTTP/1.1 200"));
-    let others = [None, Some(LeaseToken::new())];
-    let streams = others.map(|token| follow(position, token, "HTTP/1.1 200"));
-    assert_eq!(state.leases.len(), 2, "nobody has received anything");
-    let mut streams = Vec::from(streams);
-    streams.push(follow(position, Some(tokens[0]), "HTTP/1.1 200"));
+    let mut streams = vec![follow(position, Some(tokens[0]), "HTTP/1.1 200")];
     db.put("k", "w").unwrap();
-    while state.leases.len() == 2 {
-        std::thread::yield_now();
+    // Head, first position, and the change: it was sent, and may get lost yet.
+    let mut sent = Vec::new();
+    while !sent.windows(2).any(|pair| pair == b"kw") {
+        let mut piece = [0; 1024];
+        let size = streams[0].read(&mut piece).unwrap();
+        sent.extend_from_slice(&piece[..size]);
     }
+    streams.push(follow(position, Some(tokens[0]), "HTTP/1.1 200"));
+    let stored = db.position();
+    let others = [None, Some(LeaseToken::new())];
+    streams.extend(others.map(|token| follow(stored, token, "HTTP/1.1 200")));
+    assert_eq!(state.leases.len(), 2, "nobody has stored anything");
+    streams.push(follow(stored, Some(tokens[0]), "HTTP/1.1 200"));
+    assert_eq!(state.leases.len(), 1);
     // That of the other follower is left.
     state.leases.end(tokens[0]);
     assert_eq!(state.leases.len(), 1);

@@ -5,6 +5,7 @@
 mod changes;
 mod chaos;
 mod directories;
+mod forwarding;
 mod processes;
 mod support;
 

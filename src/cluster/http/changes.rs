@@ -26,7 +26,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::network::PeerTransport;
 use crate::dialect;
 use crate::server::{ChangeEvent, ChannelStream, PieceWriter, Unheard, percent_decoded};
-use crate::store::Change;
+use crate::store::{Change, Operation};
 
 /// Maximum number of streams at the same time.
 pub(super) const STREAMS_MAX: usize = 64;
@@ -254,7 +254,11 @@ impl ChangeStream {
 
     fn send_change(&mut self, shard: u64, change: &Change) -> Result<(), Unheard> {
         self.is_in_entry = change.batch_continues;
-        let (name, event) = ChangeEvent::new(change, VALUE_SIZE_MAX);
+        let size = match &change.operation {
+            Operation::Put { value, .. } => value.len() as u64,
+            Operation::Delete => 0,
+        };
+        let (name, event) = ChangeEvent::new(change, Some(size).filter(|it| *it > VALUE_SIZE_MAX));
         let position = (!self.is_in_entry).then(|| self.changes.position().clone());
         self.send_event(name, position.as_ref(), &ShardChangeEvent { shard, change: event })
     }

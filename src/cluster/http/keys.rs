@@ -9,11 +9,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
-use super::{HttpFailure, HttpState};
+use super::{BODY_TIME, HttpFailure, HttpState};
 use crate::cluster::consensus::{Answered, Request};
 use crate::cluster::error::ClusterError;
 use crate::cluster::group::RaftGroup;
 use crate::cluster::network::PeerTransport;
+use crate::raft::blocking;
 use crate::resp::{CommandsRequest, StringEntry, slot_of};
 
 /// Maximum size of a value. A request of Raft has little more.
@@ -60,10 +61,10 @@ async fn current<T: PeerTransport>(
     is_stale: bool,
 ) -> Outcome<StringEntry> {
     if !is_stale {
-        group.read_index().await.map_err(|error| state.failure(&error))?;
+        state.node.read_index(group).await.map_err(|error| state.failure(&error))?;
     }
     let keys = group.keys().map_err(|error| state.failure(&error))?;
-    let read = tokio::task::block_in_place(|| keys.string(key));
+    let read = blocking(|| keys.string(key));
     read.map_err(|error| HttpFailure::new(StatusCode::INTERNAL_SERVER_ERROR, error))
 }
 
@@ -141,7 +142,11 @@ async fn put<T: PeerTransport>(
 ) -> Outcome {
     let key = key_of(uri)?;
     let group = group_of(state, &key)?;
-    let value = axum::body::to_bytes(body, VALUE_SIZE_MAX).await.map_err(|_| {
+    let arrived = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, VALUE_SIZE_MAX)).await;
+    let arrived = arrived.map_err(|_| {
+        HttpFailure::new(StatusCode::REQUEST_TIMEOUT, "the value did not arrive in time")
+    })?;
+    let value = arrived.map_err(|_| {
         let detail = format!("a value can have {VALUE_SIZE_MAX} bytes");
         HttpFailure::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     })?;
@@ -205,7 +210,7 @@ async fn change<T: PeerTransport>(
         watched.push((key, digest));
     }
     let request = Request::Commands(CommandsRequest::new(vec![command], watched));
-    let written = group.write(request).await.map_err(|error| state.failure(&error))?;
+    let written = state.node.write(group, request).await.map_err(|error| state.failure(&error))?;
     let refused = |reason| state.failure(&ClusterError::Refused(reason));
     match written {
         Answered::Replies(None) => Err(differs()),

@@ -33,14 +33,19 @@ use super::accepting::serve_each;
 use super::error::ClusterError;
 use super::network::PeerTransport;
 use super::node::Node;
+use crate::server::is_plain;
 
 /// Time in which the head of a request has to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(60);
+/// Time in which the body of a request has to arrive.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// What all requests share.
 pub(super) struct HttpState<T> {
     node: Arc<Node<T>>,
     token: Option<Arc<str>>,
+    /// Whether only programs of this machine reach the port.
+    is_private: bool,
     /// Permits of those who follow the changes.
     streams: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
@@ -48,8 +53,13 @@ pub(super) struct HttpState<T> {
 
 impl<T> Clone for HttpState<T> {
     fn clone(&self) -> Self {
-        let (node, streams) = (Arc::clone(&self.node), Arc::clone(&self.streams));
-        Self { node, token: self.token.clone(), streams, stop: self.stop.clone() }
+        Self {
+            node: Arc::clone(&self.node),
+            token: self.token.clone(),
+            is_private: self.is_private,
+            streams: Arc::clone(&self.streams),
+            stop: self.stop.clone(),
+        }
     }
 }
 
@@ -120,9 +130,11 @@ fn router<T: PeerTransport>(state: HttpState<T>) -> Router {
         .route("/v1/keys/{*key}", keys)
         .route("/v1/changes", get(changes::follow::<T>))
         .route("/v1/cluster", get(pages::cluster::<T>))
+        .route("/v1/cluster/nodes", get(pages::nodes::<T>))
         .route("/metrics", get(pages::metrics::<T>))
         .layer(from_fn_with_state(state.clone(), authorize::<T>))
         .route("/health", get(pages::health::<T>))
+        .route("/dashboard", get(pages::dashboard))
         .with_state(state)
 }
 
@@ -140,6 +152,10 @@ async fn authorize<T: PeerTransport>(
             let detail = "the request needs the header `Authorization: Bearer` with the token";
             return HttpFailure::new(StatusCode::UNAUTHORIZED, detail).into_response(uri);
         }
+    } else if state.is_private && !is_plain(request.uri(), request.headers()) {
+        // A page of the web that the owner of this machine looks at may have sent it.
+        let detail = "the node is reached as localhost or by an address, unless it has a token";
+        return HttpFailure::new(StatusCode::FORBIDDEN, detail).into_response(request.uri());
     }
     next.run(request).await
 }
@@ -151,8 +167,9 @@ pub(super) async fn run<T: PeerTransport>(
     token: Option<Arc<str>>,
     stop: watch::Receiver<bool>,
 ) {
+    let is_private = listener.local_addr().is_ok_and(|it| it.ip().to_canonical().is_loopback());
     let (streams, stopping) = (Arc::new(Semaphore::new(changes::STREAMS_MAX)), stop.clone());
-    let router = router(HttpState { node, token, streams, stop: stopping });
+    let router = router(HttpState { node, token, is_private, streams, stop: stopping });
     serve_each(listener, stop, |stream| talk(stream, router.clone())).await;
 }
 

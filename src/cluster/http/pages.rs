@@ -1,15 +1,25 @@
 //! What a node says of itself.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use super::HttpState;
+use crate::cluster::map::MAP_GROUP;
 use crate::cluster::network::PeerTransport;
+use crate::cluster::network::messages::{PeerAnswer, PeerRequest};
 use crate::cluster::status::{GroupRole, GroupStatus, NodeStatus};
+use crate::server::page;
+
+/// Time in which another node has to say how it is.
+const STATUS_TIME: Duration = Duration::from_secs(2);
 
 /// What `/health` says.
 #[derive(Serialize)]
@@ -43,6 +53,46 @@ pub(super) async fn cluster<T: PeerTransport>(
     Json(state.node.status())
 }
 
+/// What a node says of itself, or why it says nothing.
+#[derive(Serialize)]
+pub(super) struct NodeReport {
+    id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<NodeStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Asks all nodes for their status.
+pub(super) async fn nodes<T: PeerTransport>(
+    State(state): State<HttpState<T>>,
+) -> Json<Vec<NodeReport>> {
+    let own = state.node.status();
+    let mut asked = JoinSet::new();
+    for entry in own.nodes.iter().filter(|entry| entry.id != own.id) {
+        let (node, id, address) = (Arc::clone(&state.node), entry.id, entry.cluster.clone());
+        asked.spawn(async move {
+            let mut connection = node.network(MAP_GROUP).connection(&address);
+            let (status, error) = match connection.ask(&PeerRequest::Status, STATUS_TIME).await {
+                Ok(PeerAnswer::Status(status)) => (Some(status), None),
+                Ok(PeerAnswer::Failed(reason)) => (None, Some(reason)),
+                Ok(_) => (None, Some("the answer is not that to the question".to_owned())),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            NodeReport { id, status, error }
+        });
+    }
+    let mut reports = asked.join_all().await;
+    reports.push(NodeReport { id: own.id, status: Some(own), error: None });
+    reports.sort_unstable_by_key(|report| report.id);
+    Json(reports)
+}
+
+/// Returns the page that shows what [`nodes`] says.
+pub(super) async fn dashboard() -> Response {
+    page(include_str!("dashboard.html"))
+}
+
 /// The figures of a group: a name, what it is, and how it is found.
 type GroupFigure = (&'static str, &'static str, fn(&GroupStatus) -> Option<u64>);
 
@@ -67,6 +117,12 @@ const FIGURES: &[GroupFigure] = &[
         },
     ),
     ("quorum_age_ms", "Milliseconds since a majority answered the leader", |it| it.quorum_age),
+    ("snapshot_sent_bytes", "Bytes of snapshots on their way that nodes have acknowledged", |it| {
+        Some(it.transfers.iter().map(|transfer| transfer.sent).sum())
+    }),
+    ("snapshot_sending_bytes", "Size of the snapshots that are on their way", |it| {
+        Some(it.transfers.iter().map(|transfer| transfer.size).sum())
+    }),
     ("keys", "Number of keys", |it| Some(it.keys)),
     ("size_bytes", "Size of the store", |it| Some(it.size)),
 ];

@@ -8,37 +8,30 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, HOST};
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use openraft::error::{
-    Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{
-    BasicNode, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftNetwork, RaftNetworkFactory,
-    Snapshot, StorageError, StorageIOError, Vote,
-};
+use openraft::{BasicNode, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot, Vote};
 
 use tokio::task::JoinHandle;
 
-use super::messages::{MESSAGE_SIZE_MAX, PIECE_SIZE, PeerAnswer, PeerRequest, Recipient};
+use super::entries::EntriesName;
+use super::messages::{MESSAGE_SIZE_MAX, PEER_PATH, PeerAnswer, PeerRequest, Recipient};
+use super::progress::SnapshotProgress;
 use super::transport::PeerTransport;
 use crate::cluster::consensus::Consensus;
-use crate::raft::SnapshotFiles;
 
 /// Maximum number of connections to an address that nobody uses.
 const IDLE_MAX: usize = 64;
-/// Time for one piece of a snapshot.
-const PIECE_TIME: Duration = Duration::from_secs(30);
 /// Time for entries. They have at most a few megabytes, or are one large request.
 const ENTRIES_TIME: Duration = Duration::from_secs(10);
-/// Time to install a snapshot that has arrived.
-const INSTALL_TIME: Duration = Duration::from_secs(300);
 
 /// The way to the other nodes of a group.
 #[derive(Clone)]
@@ -49,6 +42,8 @@ pub(crate) struct PeerNetwork<T> {
     pub(crate) cluster: Option<u128>,
     pub(crate) secret: Arc<str>,
     pub(crate) idle: Arc<IdlePeers>,
+    /// The snapshots that the group is sending.
+    pub(crate) progress: Arc<SnapshotProgress>,
 }
 
 /// Connections that nobody uses, by address. openraft asks for a new connection for each question
@@ -93,12 +88,25 @@ impl<T> Drop for PeerConnection<T> {
     }
 }
 
+/// Why a question that must not be asked twice has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AskFailure {
+    /// It was not sent.
+    NotSent,
+    /// The other node may have it, or not.
+    Unknown,
+}
+
+fn unknown(_: io::Error) -> AskFailure {
+    AskFailure::Unknown
+}
+
 /// A connection to another node, which is made when it is needed.
 pub(crate) struct PeerConnection<T> {
-    network: PeerNetwork<T>,
+    pub(super) network: PeerNetwork<T>,
     address: String,
     /// The node that is meant, if the caller knows it.
-    target: Option<u64>,
+    pub(super) target: Option<u64>,
     sender: Option<SendRequest<Body>>,
     /// Entries that are on their way, although openraft waits for them no longer.
     sending: Option<SendingEntries<T>>,
@@ -111,9 +119,6 @@ struct SendingEntries<T> {
     task: JoinHandle<(PeerConnection<T>, io::Result<PeerAnswer>)>,
 }
 
-/// What tells entries from others: the vote of the leader, and the log ids before and at the end.
-type EntriesName = (Vote<u64>, Option<LogId<u64>>, Option<LogId<u64>>, Option<LogId<u64>>);
-
 impl<T> fmt::Debug for PeerNetwork<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerNetwork").field("group", &self.group).finish_non_exhaustive()
@@ -125,7 +130,8 @@ impl<T: PeerTransport> PeerNetwork<T> {
         self.connection_to(None, address)
     }
 
-    fn connection_to(&self, target: Option<u64>, address: &str) -> PeerConnection<T> {
+    /// Returns a connection to a node. Whatever else answers at the address does nothing.
+    pub(crate) fn connection_to(&self, target: Option<u64>, address: &str) -> PeerConnection<T> {
         let (network, address) = (self.clone(), address.to_owned());
         PeerConnection { network, address, target, sender: None, sending: None }
     }
@@ -148,9 +154,7 @@ impl<T: PeerTransport> PeerConnection<T> {
     }
 
     async fn ask_patiently(&mut self, request: &PeerRequest) -> io::Result<PeerAnswer> {
-        let recipient = Recipient { cluster: self.network.cluster, node: self.target };
-        let body = postcard::to_stdvec(&(recipient, request)).map_err(io::Error::other)?;
-        let body = Bytes::from(body);
+        let body = self.body(request)?;
         let sender = self.sender.take().filter(|sender| !sender.is_closed());
         if let Some(sender) = sender.or_else(|| self.network.idle.take(&self.address)) {
             // The other node may have gone since, without a word. All requests may be repeated.
@@ -162,20 +166,67 @@ impl<T: PeerTransport> PeerConnection<T> {
         self.exchange(sender, body).await
     }
 
+    /// Asks the node, and never twice.
+    pub(crate) async fn ask_once(
+        &mut self,
+        request: &PeerRequest,
+        time: Duration,
+    ) -> Result<PeerAnswer, AskFailure> {
+        let asked = tokio::time::timeout(time, self.ask_at_most_once(request)).await;
+        asked.unwrap_or(Err(AskFailure::Unknown))
+    }
+
+    async fn ask_at_most_once(&mut self, request: &PeerRequest) -> Result<PeerAnswer, AskFailure> {
+        let not_sent = |_| AskFailure::NotSent;
+        let body = self.body(request).map_err(not_sent)?;
+        if let Some(mut sender) = self.network.idle.take(&self.address) {
+            let message = self.message(body.clone()).map_err(not_sent)?;
+            match sender.try_send_request(message).await {
+                Ok(response) => return self.received(sender, response).await.map_err(unknown),
+                Err(mut failed) => {
+                    // A message that comes back was not sent: the connection was closed meanwhile.
+                    if failed.take_message().is_none() {
+                        return Err(AskFailure::Unknown);
+                    }
+                }
+            }
+        }
+        let sender = self.connect().await.map_err(not_sent)?;
+        self.exchange(sender, body).await.map_err(unknown)
+    }
+
+    fn body(&self, request: &PeerRequest) -> io::Result<Bytes> {
+        let recipient = Recipient { cluster: self.network.cluster, node: self.target };
+        let body = postcard::to_stdvec(&(recipient, request)).map_err(io::Error::other)?;
+        Ok(Bytes::from(body))
+    }
+
+    fn message(&self, body: Bytes) -> io::Result<Request<Body>> {
+        Request::builder()
+            .method(Method::POST)
+            .uri(format!("{PEER_PATH}{}", self.network.group))
+            .header(HOST, "bitcask")
+            .header(AUTHORIZATION, format!("Bearer {}", self.network.secret))
+            .body(Body::from(body))
+            .map_err(io::Error::other)
+    }
+
     async fn exchange(
         &mut self,
         mut sender: SendRequest<Body>,
         body: Bytes,
     ) -> io::Result<PeerAnswer> {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("/peer/{}", self.network.group))
-            .header(HOST, "bitcask")
-            .header(AUTHORIZATION, format!("Bearer {}", self.network.secret))
-            .body(Body::from(body))
-            .map_err(io::Error::other)?;
+        let request = self.message(body)?;
         sender.ready().await.map_err(io::Error::other)?;
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        self.received(sender, response).await
+    }
+
+    async fn received(
+        &mut self,
+        sender: SendRequest<Body>,
+        response: Response<Incoming>,
+    ) -> io::Result<PeerAnswer> {
         let status = response.status();
         let body = axum::body::to_bytes(Body::new(response.into_body()), MESSAGE_SIZE_MAX).await;
         let body = body.map_err(io::Error::other)?;
@@ -192,14 +243,14 @@ impl<T: PeerTransport> PeerConnection<T> {
     /// the same entries next waits for the answer to them.
     async fn append(&mut self, rpc: AppendEntriesRequest<Consensus>) -> io::Result<PeerAnswer> {
         let last = rpc.entries.last().map(|entry| entry.log_id);
-        let entries = (rpc.vote, rpc.prev_log_id, last, rpc.leader_commit);
+        let entries = EntriesName { vote: rpc.vote, previous: rpc.prev_log_id, last };
         if let Some(sending) = &mut self.sending {
             let ended = (&mut sending.task).await;
-            let are_same = sending.entries == entries;
+            let sent = sending.entries;
             self.sending = None;
             if let Ok((mut connection, answer)) = ended {
                 self.sender = connection.sender.take();
-                if are_same {
+                if let Some(answer) = entries.answered(sent, answer) {
                     return answer;
                 }
             }
@@ -226,67 +277,10 @@ impl<T: PeerTransport> PeerConnection<T> {
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
-
-    /// Sends all files of a snapshot, and has it installed.
-    async fn send_snapshot(
-        &mut self,
-        vote: Vote<u64>,
-        sent: &Snapshot<Consensus>,
-    ) -> Result<SnapshotResponse<u64>, StreamingError<Consensus, Fatal<u64>>> {
-        let begun = self
-            .ask(&PeerRequest::BeginSnapshot, PIECE_TIME)
-            .await
-            .map_err(|error| network(&error))?;
-        let PeerAnswer::SnapshotBegun(snapshot) = begun else { return Err(network(&odd(&begun))) };
-        let files = sent.snapshot.files().map_err(|error| unreadable(&error))?;
-        for file in files {
-            let mut offset = 0;
-            while offset < file.size {
-                let bytes = piece(&sent.snapshot, &file.name, offset)
-                    .map_err(|error| unreadable(&error))?;
-                let size = bytes.len() as u64;
-                if size == 0 {
-                    break;
-                }
-                let name = file.name.clone();
-                let put = PeerRequest::PutPiece { snapshot, name, offset, bytes: bytes.into() };
-                let put = self.ask(&put, PIECE_TIME).await.map_err(|error| network(&error))?;
-                let PeerAnswer::Done = put else { return Err(network(&odd(&put))) };
-                offset += size;
-            }
-        }
-        let meta = sent.meta.clone();
-        let install = PeerRequest::InstallSnapshot { snapshot, vote, meta };
-        match self.ask(&install, INSTALL_TIME).await.map_err(|error| network(&error))? {
-            PeerAnswer::SnapshotInstalled(response) => Ok(response),
-            other => Err(network(&odd(&other))),
-        }
-    }
-}
-
-/// Reads a piece of a file.
-fn piece(files: &SnapshotFiles, name: &str, offset: u64) -> crate::error::Result<Vec<u8>> {
-    let mut bytes = vec![0; PIECE_SIZE];
-    let size = files.read(name, offset, &mut bytes)?;
-    bytes.truncate(size);
-    Ok(bytes)
-}
-
-fn unreadable(error: &crate::error::Error) -> StreamingError<Consensus, Fatal<u64>> {
-    let cause = StorageIOError::new(
-        ErrorSubject::Snapshot(None),
-        ErrorVerb::Read,
-        openraft::AnyError::new(error),
-    );
-    StreamingError::StorageError(StorageError::IO { source: cause })
-}
-
-fn network(error: &io::Error) -> StreamingError<Consensus, Fatal<u64>> {
-    StreamingError::Network(NetworkError::new(error))
 }
 
 /// Returns the error for an answer that is none to the question.
-fn odd(answer: &PeerAnswer) -> io::Error {
+pub(super) fn odd(answer: &PeerAnswer) -> io::Error {
     match answer {
         PeerAnswer::Failed(reason) => io::Error::other(reason.clone()),
         answer => io::Error::other(format!("the answer is {answer:?}")),

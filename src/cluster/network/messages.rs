@@ -7,9 +7,14 @@ use openraft::raft::{
 use openraft::{BasicNode, SnapshotMeta, Vote};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::consensus::Consensus;
+use crate::cluster::consensus::{Consensus, Request};
 use crate::cluster::map::{ClusterMap, NodeAddresses};
 use crate::cluster::status::NodeStatus;
+use crate::resp::ReplicatedReply;
+
+/// Where nodes take requests, with the version of the messages. The number of the group follows. A
+/// node of another version answers that there is no such path.
+pub(super) const PEER_PATH: &str = "/peer/1/";
 
 /// Size of a piece of a file of a snapshot, in bytes.
 pub(crate) const PIECE_SIZE: usize = 1 << 20;
@@ -81,6 +86,10 @@ pub(crate) enum PeerRequest {
     /// Builds a snapshot of the group, and purges its log.
     BuildSnapshot,
     Status,
+    /// Has a request of a client applied, whose node does not lead; to the leader.
+    Write(Request),
+    /// Asks up to where a read has to have applied the log; to the leader.
+    ReadIndex,
 }
 
 /// The cluster as a node knows it.
@@ -106,4 +115,20 @@ pub(crate) enum PeerAnswer {
         address: Option<String>,
     },
     Failed(String),
+    Written(WriteOutcome),
+    ReadIndex(Option<u64>),
+}
+
+/// What has become of a request that was sent to the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum WriteOutcome {
+    Replies(Option<Vec<ReplicatedReply>>),
+    /// Nothing was done, and it will be refused again.
+    Refused(String),
+    /// Nothing was done, since too many requests wait.
+    Busy,
+    /// It may take effect, or not.
+    Unknown,
+    /// The leader cannot go on.
+    Stopped(String),
 }

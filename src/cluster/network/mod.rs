@@ -6,9 +6,14 @@
 //! - A snapshot is sent file by file, and installed when all of it is there.
 
 pub(super) mod client;
+mod entries;
 pub(super) mod messages;
+pub(super) mod progress;
+mod sending;
 pub(super) mod server;
 pub(super) mod transport;
 
-pub(crate) use client::{IdlePeers, PeerNetwork};
+pub(crate) use client::{AskFailure, IdlePeers, PeerNetwork};
+pub(crate) use progress::SnapshotProgress;
+pub use progress::SnapshotTransfer;
 pub(crate) use transport::{PeerTransport, Tcp};

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::messages::{MESSAGE_SIZE_MAX, PeerAnswer, PeerRequest, Recipient};
+use super::messages::{MESSAGE_SIZE_MAX, PEER_PATH, PeerAnswer, PeerRequest, Recipient};
 
 /// Time in which the head of a request has to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ async fn respond<P: PeerNode>(peer: &P, request: Request<Incoming>) -> Response<
     if !is_known {
         return refusal(StatusCode::UNAUTHORIZED, "the secret is not that of this cluster");
     }
-    let group = request.uri().path().strip_prefix("/peer/").and_then(|text| text.parse().ok());
+    let group = request.uri().path().strip_prefix(PEER_PATH).and_then(|text| text.parse().ok());
     let Some(group) = group else { return refusal(StatusCode::NOT_FOUND, "there is no such path") };
     let body = axum::body::to_bytes(Body::new(request.into_body()), MESSAGE_SIZE_MAX).await;
     let Ok(body) = body else {

@@ -182,7 +182,7 @@ impl<C: RaftTypeConfig> LogStore<C> {
         end: u64,
         size: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let entries = blocking(|| self.group.read(&self.shared.store, start, end, size));
+        let entries = self.group.read(&self.shared.store, start, end, size);
         entries.during(ErrorSubject::Logs, ErrorVerb::Read)
     }
 
@@ -339,15 +339,14 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         &mut self,
         committed: Option<LogId<C::NodeId>>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let save = || self.group.save_committed(&self.shared.store, committed.as_ref());
-        let saved = blocking(save);
+        let saved = self.group.save_committed(&self.shared.store, committed.as_ref());
         saved.during(ErrorSubject::Logs, ErrorVerb::Write)
     }
 
     async fn read_committed(
         &mut self,
     ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
-        let committed = blocking(|| self.group.committed(&self.shared.store));
+        let committed = self.group.committed(&self.shared.store);
         committed.during(ErrorSubject::Logs, ErrorVerb::Read)
     }
 
@@ -362,11 +361,11 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
     {
         // Behind entries that were purged, and that are still there.
         let subject = || (ErrorSubject::Logs, ErrorVerb::Write);
-        while blocking(|| self.purge_held()).during(subject().0, subject().1)? {
+        while self.purge_held().during(subject().0, subject().1)? {
             C::sleep(HELD_LOOKED).await;
         }
         let entries = entries.into_iter();
-        blocking(|| self.group.append(&self.shared.store, entries))?;
+        self.group.append(&self.shared.store, entries)?;
         self.shared.syncing.then(Box::new(move |result| {
             callback
                 .log_io_completed(result.map_err(|error| std::io::Error::other(error.to_string())));

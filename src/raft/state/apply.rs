@@ -42,7 +42,8 @@ pub trait Apply<C: RaftTypeConfig>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An error stops the node. What is wrong with a request belongs into the answer.
+    /// [`Error::BatchTooLarge`] refuses the request, and has to depend on nothing but the arguments
+    /// too. Any other error stops the node. What is wrong with a request belongs into the answer.
     ///
     /// # What differs between nodes
     ///
@@ -364,19 +365,30 @@ where
             return Ok(self.application.without_request());
         };
         let mut tx = store.db().begin();
-        let answer = self.application.apply(&mut tx, request)?;
-        let refusal = limits::refusal(&tx, &self.options)?;
-        if refusal.is_some() {
+        let outcome = self.outcome(&mut tx, request)?;
+        if outcome.is_err() {
             tx = store.db().begin();
         }
         next.put(&mut tx)?;
         // Whatever is wrong here may be wrong on this node alone.
         commit(store.db(), tx)?;
-        if let Some(error) = refusal {
-            return Ok(self.application.refused(request, &error));
+        Ok(match outcome {
+            Ok(answer) => {
+                self.application.applied(&store, request);
+                answer
+            }
+            Err(refusal) => self.application.refused(request, &refusal),
+        })
+    }
+
+    /// Returns the answer to a request, or why all nodes refuse it.
+    fn outcome(&self, tx: &mut Transaction, request: &C::D) -> Result<Result<C::R>> {
+        match self.application.apply(tx, request) {
+            // The application may see earlier than the store that a request is too large.
+            Err(error @ Error::BatchTooLarge { .. }) => Ok(Err(error)),
+            Err(error) => Err(error),
+            Ok(answer) => Ok(limits::refusal(tx, &self.options)?.map_or(Ok(answer), Err)),
         }
-        self.application.applied(&store, request);
-        Ok(answer)
     }
 }
 

@@ -173,8 +173,10 @@ impl<C: RaftTypeConfig, A> EntryFeed<C, A> {
             let has_begun = self.reading.is_some();
             return Ok(if has_begun { EntryStep::Passed } else { EntryStep::Nothing });
         };
-        match reading.changes.try_recv_part(u64::MAX) {
-            Ok(Received::Change(change)) => self.take(change, is_wanted),
+        match reading.changes.try_recv_part(u64::MAX, &mut |_| true) {
+            Ok(Received::Change(change) | Received::WithoutValue(change, _)) => {
+                self.take(change, is_wanted)
+            }
             Ok(Received::Part) => Ok(EntryStep::Passed),
             Ok(Received::Nothing) if !Arc::ptr_eq(&reading.store, &now) => {
                 self.reading = None;

@@ -12,6 +12,8 @@ use crate::resp::session::Session;
 use crate::resp::shards::{Topology, TopologyNode, TopologyShard, node_name};
 use crate::resp::slots::{SLOT_COUNT, slot_of};
 
+/// Maximum size of the keys that `CLUSTER GETKEYSINSLOT` replies, in bytes. There may be more.
+const KEYS_SIZE_MAX: usize = 64 << 20;
 const DISABLED: &str = "ERR This instance has cluster support disabled";
 /// Offset of the port that nodes of Redis use among themselves. Clients do not use it.
 const BUS_OFFSET: u32 = 10_000;
@@ -164,37 +166,48 @@ pub(in crate::resp) fn info(session: &mut Session, _args: &[Bytes]) -> Answer {
     Ok(Reply::Verbatim(text))
 }
 
-/// Returns keys of a slot that this node has, at most a number of them.
-fn keys_in(session: &Session, slot: &[u8], count: usize) -> Answer<Vec<Vec<u8>>> {
+/// Calls a closure with each key of a slot that this node has, as long as it returns whether to go
+/// on.
+fn each_key_in(session: &Session, slot: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Answer<()> {
     let Some(shards) = &session.state.options.shards else { return refused(DISABLED) };
     let slot = u16::try_from(integer(slot)?).ok().filter(|slot| *slot < SLOT_COUNT);
     let Some(slot) = slot else { return refused("ERR Invalid or out of range slot") };
-    let Ok(keys) = shards.keys(shards.shard_of(slot)) else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
+    let Ok(keys) = shards.keys(shards.shard_of(slot)) else { return Ok(()) };
     for stored in keys.database.store.keys_unordered() {
         let stored = stored?;
         if let Some(key) = decode_key(&stored)
             && slot_of(key) == slot
+            && !each(key)
         {
-            if found.len() >= count {
-                break;
-            }
-            found.push(key.to_vec());
+            break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 pub(in crate::resp) fn countkeysinslot(session: &mut Session, args: &[Bytes]) -> Answer {
-    Ok(Reply::count(keys_in(session, arg(args, 2), usize::MAX)?.len()))
+    let mut count = 0;
+    each_key_in(session, arg(args, 2), |_| {
+        count += 1;
+        true
+    })?;
+    Ok(Reply::count(count))
 }
 
 pub(in crate::resp) fn getkeysinslot(session: &mut Session, args: &[Bytes]) -> Answer {
     let Ok(count) = usize::try_from(integer(arg(args, 3))?) else {
         return refused("ERR Invalid slot or number of keys");
     };
-    let keys = keys_in(session, arg(args, 2), count)?;
-    Ok(Reply::Array(keys.into_iter().map(Reply::bulk).collect()))
+    let (mut keys, mut size) = (Vec::new(), 0);
+    each_key_in(session, arg(args, 2), |key| {
+        let has_room = keys.len() < count && size < KEYS_SIZE_MAX;
+        if has_room {
+            size += key.len() + size_of::<Reply>();
+            keys.push(Reply::bulk(key.to_vec()));
+        }
+        has_room
+    })?;
+    Ok(Reply::Array(keys))
 }
 
 /// Lets the client read what this node has, or not any more.

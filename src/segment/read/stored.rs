@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::entry::{Entry, Flags, Header, Invalid, Layout, Salt};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
-use crate::value::{Lend, Value};
+use crate::value::{Admitted, Lend, Value};
 
 /// An entry as it is stored in a segment.
 #[derive(Debug)]
@@ -96,6 +96,16 @@ impl StoredEntry<'_> {
             Ok(Cow::Owned(value)) => Ok(Value::from(value)),
             Err(invalid) => Err(self.segment.invalid(self.offset, invalid)),
         }
+    }
+
+    /// Does the same. If the value has to be decompressed, `admits` is asked first whether memory
+    /// of this size may be taken for it.
+    pub(crate) fn lend_admitted(&self, admits: &mut dyn FnMut(u64) -> bool) -> Result<Admitted> {
+        let size = u64::from(self.raw_size());
+        if self.layout.flags.codec() != 0 && !admits(size) {
+            return Ok(Admitted::Size(size));
+        }
+        Ok(Admitted::Value(self.lend_raw_value()?))
     }
 
     /// Returns the value as it is stored, in a form that can be kept.

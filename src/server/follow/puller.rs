@@ -34,7 +34,8 @@ pub(super) struct Puller {
     pub(super) position: Option<Position>,
     /// The leader's lease of the history behind the last snapshot.
     pub(super) lease: Option<Uuid>,
-    /// Whether the leader has been useful since the last failure.
+    /// Whether something of the leader was stored since the last failure, or there was nothing to
+    /// store. That frames arrive is not enough: this store may be what fails.
     pub(super) has_progressed: bool,
 }
 
@@ -153,7 +154,7 @@ impl Puller {
     }
 
     /// Receives changes, and applies them.
-    fn receive(&mut self, since: Position) -> Result<Infallible, Trouble> {
+    pub(super) fn receive(&mut self, since: Position) -> Result<Infallible, Trouble> {
         let target = format!("/v1/changes?format=frames&durable=true&since={since}");
         let mut link = self.leader.open(&target, self.lease, &self.stop)?;
         self.check_limits(&link)?;
@@ -170,7 +171,6 @@ impl Puller {
                     return Err(self.broken_off(&error));
                 }
             };
-            self.has_progressed = true;
             match frame.kind {
                 FrameKind::Put | FrameKind::Delete => {
                     if group.has_to_go_before(&frame) {
@@ -229,7 +229,7 @@ impl Puller {
             Err(Error::BatchTooLarge { .. }) => self.apply_large(&changes, position)?,
             result => result?,
         }
-        self.position = Some(position);
+        (self.position, self.has_progressed) = (Some(position), true);
         self.replica.note_position(position, changes.len() as u64);
         Ok(())
     }
@@ -250,6 +250,7 @@ impl Puller {
             self.replica.note_lag(ReplicaLag { size, changes, age: Duration::from_micros(age) });
             // If changes are missing, the follower may be stuck at the first of them.
             if changes == 0 {
+                self.has_progressed = true;
                 self.replica.note_following();
             }
         }
@@ -259,7 +260,7 @@ impl Puller {
         let is_far = self.position.is_none_or(|own| segment(own) != segment(frame.position));
         if is_far && group.is_between_batches() {
             self.db.write(&batch_of(&[], frame.position, self.replica.leader()))?;
-            self.position = Some(frame.position);
+            (self.position, self.has_progressed) = (Some(frame.position), true);
             self.replica.note_position(frame.position, 0);
         }
         Ok(())

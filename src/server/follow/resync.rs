@@ -58,11 +58,12 @@ impl Puller {
                 }
             })?;
             let Some((frame, header)) = next else { break };
-            self.has_progressed = true;
             self.check_size(&frame)?;
             writer.write(&header, &frame)?;
         }
-        Ok(self.spool.complete(writer)?)
+        self.spool.complete(writer)?;
+        self.has_progressed = true;
+        Ok(())
     }
 
     /// Fills the store from the snapshot that has been received.
@@ -210,21 +211,30 @@ impl Puller {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::path::Path;
     use std::sync::Arc;
+    use std::thread;
     use std::time::Duration;
 
     use super::*;
+    use crate::fs::Fs;
     use crate::options::Options;
     use crate::replica::Replica;
     use crate::server::follow::FollowOptions;
     use crate::server::follow::link::Leader;
     use crate::server::follow::spool::Spool;
     use crate::server::follow::stopping::FollowStop;
-    use crate::server::frames::SnapshotSum;
-    use crate::store::Bitcask;
+    use crate::server::frames::{FrameLag, SnapshotSum};
+    use crate::store::{Bitcask, Env};
+    use crate::testing::twin::Twin;
 
     fn puller(db: &Arc<Bitcask>) -> Puller {
-        let url = "http://127.0.0.1:1".to_owned();
+        puller_of(db, "http://127.0.0.1:1".to_owned())
+    }
+
+    fn puller_of(db: &Arc<Bitcask>, url: String) -> Puller {
         Puller {
             db: Arc::clone(db),
             leader: Leader::new(url.clone(), &FollowOptions::new(&url)).unwrap(),
@@ -238,16 +248,35 @@ mod tests {
         }
     }
 
+    fn frame(kind: FrameKind, key: &[u8], value: Vec<u8>) -> Frame {
+        let (position, key) = (Position::from_bytes([7; 16]), key.to_vec());
+        Frame { kind, continues: false, expiry: None, position, key, value }
+    }
+
+    /// Starts a leader that answers one request with these frames, and breaks off. Returns its URL.
+    fn leader(frames: &[Frame]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec();
+        for frame in frames {
+            for part in [&frame.header()[..], &frame.key, &frame.value] {
+                answer.extend_from_slice(part);
+            }
+        }
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut piece) = (Vec::new(), [0; 1024]);
+            while !request.ends_with(b"\r\n\r\n") {
+                let size = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..size]);
+            }
+            stream.write_all(&answer).unwrap();
+        });
+        url
+    }
+
     /// Writes a snapshot with one key. Its end has a wrong checksum if it is to be damaged.
     fn receive(spool: &Spool, is_damaged: bool, value: &[u8]) {
-        let frame = |kind, key: &[u8], value: Vec<u8>| Frame {
-            kind,
-            continues: false,
-            expiry: None,
-            position: Position::from_bytes([7; 16]),
-            key: key.to_vec(),
-            value,
-        };
         let (mut writer, mut sum) = (spool.begin().unwrap(), SnapshotSum::default());
         for frame in [
             frame(FrameKind::Position, b"", Vec::new()),
@@ -311,6 +340,36 @@ mod tests {
             [Error::KeyTooLarge { size: 2, limit: 1 }, Error::ValueTooLarge { size: 2, limit: 1 }]
         {
             assert!(matches!(Trouble::from(error), Trouble::Stuck(_)));
+        }
+    }
+    /// Otherwise its pauses would not grow, however often it fails.
+    #[test]
+    fn a_follower_on_a_full_disk_has_made_no_progress() {
+        let (dir, twin) = (tempfile::tempdir().unwrap(), Twin::new());
+        let env = Env { fs: Fs::Twin(Arc::clone(&twin)), ..Env::default() };
+        let options = Options::new().segment_size(1 << 16);
+        let db = Arc::new(Bitcask::open_on(&env, Path::new("/store"), options).unwrap());
+        let lag = FrameLag { size: 1, changes: 1, age: 1 }.encode();
+        let frames = [
+            frame(FrameKind::Position, b"", lag),
+            frame(FrameKind::Put, b"k", vec![b'v'; 1 << 20]),
+        ];
+        for (space, has_progressed) in [(0, false), (u64::MAX, true)] {
+            twin.set_space(space);
+            let mut puller = puller_of(&db, leader(&frames));
+            puller.spool = Spool::new(dir.path());
+            // The position is in the same segment as that of the report.
+            puller.position = Some(Position::from_bytes([7; 16]));
+            let Err(Trouble::Failed(error)) = puller.receive(Position::START) else {
+                panic!("it has not failed")
+            };
+            assert_eq!(error.contains("space"), !has_progressed, "{error}");
+            assert_eq!(puller.has_progressed, has_progressed);
+            // A snapshot that breaks off.
+            let mut puller = puller_of(&db, leader(&frames));
+            puller.spool = Spool::new(dir.path());
+            puller.fetch().unwrap_err();
+            assert!(!puller.has_progressed);
         }
     }
 }

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Uri};
 
 /// Returns whether a request names the server as `localhost` or by an address, or not at all.
 /// Nobody can make these lead elsewhere.
-pub(super) fn is_plain(target: &Uri, headers: &HeaderMap) -> bool {
+pub(crate) fn is_plain(target: &Uri, headers: &HeaderMap) -> bool {
     let is_plain_header = |value: &axum::http::HeaderValue| {
         Authority::try_from(value.as_bytes()).is_ok_and(|it| is_plain_name(it.host()))
     };

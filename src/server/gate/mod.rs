@@ -1,7 +1,7 @@
 //! What stands before all routes: the request id, the access log, the limits and the token.
 
 mod access;
-mod host;
+pub(super) mod host;
 pub(super) mod rate;
 mod request_id;
 mod token;

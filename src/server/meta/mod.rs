@@ -4,7 +4,7 @@
 mod document;
 mod health;
 mod metrics;
-mod pages;
+pub(super) mod pages;
 pub(super) mod requests;
 mod shapes;
 

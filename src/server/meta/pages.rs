@@ -11,7 +11,8 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-fn page(text: &'static str) -> Response {
+/// Returns a page of this program.
+pub(crate) fn page(text: &'static str) -> Response {
     let mut response = Html(text).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
@@ -44,6 +45,7 @@ mod tests {
             include_str!("pages/docs.html"),
             include_str!("pages/redoc.html"),
             include_str!("pages/dashboard.html"),
+            include_str!("../../cluster/http/dashboard.html"),
         ];
         for page in pages {
             for source in ["http://", "https://", "src=", "@import", "url(", "<link"] {

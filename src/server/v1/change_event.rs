@@ -33,13 +33,14 @@ pub(crate) struct ChangeEvent<'a> {
 }
 
 impl<'a> ChangeEvent<'a> {
-    /// Returns the name and the data of a change's event.
-    pub(crate) fn new(change: &'a Change, value_size_max: u64) -> (&'static str, Self) {
+    /// Returns the name and the data of a change's event. `left_out` is the size of a value that is
+    /// left out.
+    pub(crate) fn new(change: &'a Change, left_out: Option<u64>) -> (&'static str, Self) {
         let mut event = Self {
             key: KeyField::new(&change.key),
             value: None,
             value_base64: None,
-            value_size: None,
+            value_size: left_out,
             expires_at: None,
             timestamp: times::shown(change.timestamp),
             batch_continues: change.batch_continues.then_some(true),
@@ -47,9 +48,7 @@ impl<'a> ChangeEvent<'a> {
         match &change.operation {
             Operation::Delete => ("delete", event),
             Operation::Put { value, expires_at } => {
-                if value.len() as u64 > value_size_max {
-                    event.value_size = Some(value.len() as u64);
-                } else {
+                if left_out.is_none() {
                     (event.value, event.value_base64) = lent_text_or_base64(value);
                 }
                 event.expires_at = expires_at.map(times::shown);

@@ -5,8 +5,9 @@
 //! - Changes are sent in pieces, however large they are. Two pieces wait for the client at most. A
 //!   client that does not read its changes is disconnected like any other that does not read its
 //!   answer.
-//! - A value that takes memory of its own waits until there is memory for it. A follower hears of
-//!   the leader meanwhile, even within a batch.
+//! - A value that takes memory of its own waits until there is memory for it, before it is
+//!   decompressed. A follower hears of the leader meanwhile, even within a batch. A value that an
+//!   event leaves out needs none.
 //! - A follower of this crate asks for frames instead of events. They carry values of any size, and
 //!   say every second how far behind the follower is. No merge removes what it has not read yet, up
 //!   to a limit (`leases`).
@@ -27,7 +28,7 @@ use super::change_event::{ChangeEvent, frame_of, lag};
 use super::snapshot::{stream_response, write_frame};
 use crate::dialect;
 use crate::error::Error;
-use crate::server::body::{MemoryWait, reserve_value};
+use crate::server::body::{MemoryWait, reserve_size, size_in_memory};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{FRAMES, Frame, FrameKind};
 use crate::server::leases::{self, LeaseToken};
@@ -37,6 +38,7 @@ use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 use crate::store::changes::part::Received;
 use crate::store::{Change, Changes, HistoryLease, Operation, Position};
+use crate::value::Value;
 
 /// How long a follower waits for a change before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(250);
@@ -105,20 +107,19 @@ pub(in super::super) async fn follow(
         let changes = wanted.begin(state, since)?;
         Ok::<_, Error>((changes, lease))
     });
-    // That of the snapshot goes on until the follower has something of what comes next.
-    let named = LeaseToken::read(&headers);
     let (changes, lease) = begun.await?;
+    if let (Some(token), Some(since)) = (LeaseToken::read(&headers), since) {
+        state.leases.note_request(token, since);
+    }
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let body = Body::from_stream(ChannelStream(receiver));
     let response = stream_response(form.content_type(), &state.db, body);
     let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
     let (waiting, memory, between) = (None, None, changes.resume_position());
-    let snapshot = named.map(|token| (token, between));
     let feed = FeedStream {
         state,
         changes,
         lease,
-        snapshot,
         waiting,
         memory,
         form,
@@ -181,8 +182,6 @@ struct FeedStream {
     changes: Changes,
     /// Keeps the history that was not read yet.
     lease: Option<HistoryLease>,
-    /// The lease of the follower's snapshot, and the position where the feed began.
-    snapshot: Option<(LeaseToken, Position)>,
     /// The next change's wait for memory that was not there.
     waiting: Option<MemoryWait>,
     /// The memory of the next change.
@@ -261,33 +260,50 @@ impl FeedStream {
 
     /// Waits for a change for a while, and sends it.
     fn send_next(&mut self) -> Result<(), FeedEnd> {
-        let change = match self.changes.try_recv_part(PART_SIZE)? {
-            Received::Change(change) => Some(change),
-            // The client gets what there is before anything more is looked for.
-            Received::Part => self.writer.flush().map(|()| None)?,
+        let (state, mut memory) = (Arc::clone(&self.state), self.memory.take());
+        let size_max = match self.form {
+            FeedForm::Events => state.options.body_size_limit,
+            FeedForm::Frames => u64::MAX,
+        };
+        let mut admits = |size| size <= size_max && reserve_size(&state, &mut memory, size).is_ok();
+        let received = match self.changes.try_recv_part(PART_SIZE, &mut admits)? {
             Received::Nothing => {
                 self.writer.flush()?;
-                self.changes.recv_timeout(WAIT)?
+                self.changes.recv_part_timeout(WAIT, &mut admits)?
             }
+            received => received,
+        };
+        // With the size of a value that is left out, and how much memory is missing.
+        let (mut change, left_out, missing) = match received {
+            Received::Change(change) => {
+                let value = value_of(&change);
+                let left_out = value.map(|it| it.len() as u64).filter(|size| *size > size_max);
+                let size = value.filter(|_| left_out.is_none()).map_or(0, size_in_memory);
+                let is_missing = reserve_size(&state, &mut memory, size).is_err();
+                (change, left_out, is_missing.then_some(size))
+            }
+            Received::WithoutValue(change, size) if size > size_max => (change, Some(size), None),
+            Received::WithoutValue(change, size) => (change, None, Some(size)),
+            // The client gets what there is before anything more is looked for.
+            Received::Part => return Ok(self.writer.flush()?),
+            Received::Nothing => return Ok(()),
         };
         let is_seen = |key: &[u8]| !is_reserved(key);
-        let Some(mut change) = change.filter(|change| is_seen(&change.key)) else { return Ok(()) };
+        if !is_seen(&change.key) {
+            return Ok(());
+        }
+        if let Some(size) = missing {
+            // Waits without the value, which is read again once there is memory for it.
+            self.waiting = Some(MemoryWait::new(&state, size));
+            drop(change);
+            self.changes.step_back();
+            return Ok(self.writer.flush()?);
+        }
         if change.batch_continues {
             // What the server keeps for itself may be all that follows in the batch.
             change.batch_continues = self.changes.batch_has_more(is_seen)?;
         }
-        let mut memory = self.memory.take();
-        if let Operation::Put { value, .. } = &change.operation
-            && reserve_value(&self.state, &mut memory, value).is_err()
-        {
-            // Waits without the value, which is read again once there is memory for it.
-            self.waiting = Some(MemoryWait::new(&self.state, value));
-            drop(change);
-            self.changes.step_back();
-            self.writer.flush()?;
-            return Ok(());
-        }
-        self.send_change(&change)?;
+        self.send_change(&change, left_out)?;
         drop(memory);
         Ok(())
     }
@@ -312,9 +328,6 @@ impl FeedStream {
         if let Some(lease) = &self.lease {
             lease.move_to(position);
         }
-        if let Some((token, _)) = self.snapshot.take_if(|(_, begun)| *begun != position) {
-            self.state.leases.end(token);
-        }
         match self.form {
             FeedForm::Events => {
                 let event = format!("event: position\nid: {position}\ndata: {{}}\n\n");
@@ -331,7 +344,7 @@ impl FeedStream {
         self.writer.flush()
     }
 
-    fn send_change(&mut self, change: &Change) -> Result<(), Unheard> {
+    fn send_change(&mut self, change: &Change, left_out: Option<u64>) -> Result<(), Unheard> {
         self.is_in_batch = change.batch_continues;
         if !self.is_in_batch {
             self.between = change.position;
@@ -339,7 +352,7 @@ impl FeedStream {
         match self.form {
             FeedForm::Events => {
                 self.reported = Instant::now();
-                let (name, data) = ChangeEvent::new(change, self.state.options.body_size_limit);
+                let (name, data) = ChangeEvent::new(change, left_out);
                 let head = format!("event: {name}\nid: {}\ndata: ", change.position);
                 self.writer.write(head.as_bytes())?;
                 self.writer.write_json(&data)?;
@@ -373,12 +386,39 @@ impl FeedStream {
     }
 }
 
+/// Returns the value of a put.
+fn value_of(change: &Change) -> Option<&Value> {
+    match &change.operation {
+        Operation::Put { value, .. } => Some(value),
+        Operation::Delete => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::options::Options;
     use crate::server::ServerOptions;
     use crate::store::{Batch, Bitcask};
+
+    type Pieces = mpsc::Receiver<std::io::Result<axum::body::Bytes>>;
+
+    fn feed_of(state: &Arc<ServerState>, form: FeedForm) -> (FeedStream, Pieces) {
+        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+        let feed = FeedStream {
+            state: Arc::clone(state),
+            changes: state.db.changes(Position::START).unwrap(),
+            lease: None,
+            waiting: None,
+            memory: None,
+            form,
+            writer: PieceWriter::new(sender),
+            is_in_batch: false,
+            between: Position::START,
+            reported: Instant::now(),
+        };
+        (feed, pieces)
+    }
 
     #[test]
     fn a_follower_by_events_hears_of_the_leader_while_a_batch_waits() {
@@ -387,28 +427,42 @@ mod tests {
         db.write(Batch::new().put("a", "1").put("b", "2")).unwrap();
         let options = ServerOptions::new();
         let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
-        let value = state.db.get("a").unwrap().unwrap();
-        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
-        let mut feed = FeedStream {
-            changes: state.db.changes(Position::START).unwrap(),
-            lease: None,
-            snapshot: None,
-            waiting: None,
-            memory: None,
-            form: FeedForm::Events,
-            writer: PieceWriter::new(sender),
-            is_in_batch: false,
-            between: Position::START,
-            reported: Instant::now(),
-            state,
-        };
+        let (mut feed, mut pieces) = feed_of(&state, FeedForm::Events);
         feed.send_next().unwrap_or_else(|_| panic!("the first change is sent"));
         assert!(feed.is_in_batch);
         feed.report().unwrap();
         assert!(pieces.try_recv().is_err(), "the rest of the batch comes at once");
-        feed.waiting = Some(MemoryWait::new(&feed.state, &value));
+        feed.waiting = Some(MemoryWait::new(&feed.state, 1));
         feed.report().unwrap();
         let sent = pieces.try_recv().unwrap().unwrap();
         assert!(sent.starts_with(b"event: put\n") && sent.ends_with(b"\n\n:\n\n"), "{sent:?}");
+    }
+    /// An event leaves out what is larger than a body. Waiting for all memory would refuse others.
+    #[cfg(feature = "lz4")]
+    #[test]
+    fn an_event_without_its_value_waits_for_no_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().compression(crate::Compression::lz4());
+        let db = Bitcask::open(dir.path(), options).unwrap();
+        db.put("k", vec![b'x'; 2 << 20]).unwrap();
+        let options = ServerOptions::new().body_size_limit(64 << 10).body_memory_limit(1 << 20);
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
+        let others = Arc::clone(&state.body_pages).try_acquire_owned().unwrap();
+        let (mut feed, mut pieces) = feed_of(&state, FeedForm::Events);
+        feed.send_next().unwrap_or_else(|_| panic!("it is sent"));
+        assert!(feed.waiting.is_none());
+        feed.writer.flush().unwrap();
+        let sent = pieces.try_recv().unwrap().unwrap();
+        let sent = String::from_utf8(sent.to_vec()).unwrap();
+        assert!(sent.contains("\"value_size\":2097152") && !sent.contains("\"value\""), "{sent}");
+        // A frame has the value, and needs the memory.
+        let (mut feed, mut pieces) = feed_of(&state, FeedForm::Frames);
+        feed.send_next().unwrap_or_else(|_| panic!("it waits"));
+        assert!(feed.waiting.is_some() && pieces.try_recv().is_err());
+        drop(others);
+        while !feed.has_memory() {}
+        std::thread::spawn(move || while pieces.blocking_recv().is_some() {});
+        feed.send_next().unwrap_or_else(|_| panic!("there is memory now"));
+        assert!(feed.waiting.is_none());
     }
 }

@@ -4,7 +4,7 @@
 //!   last says how many there were, and has a checksum of all.
 //! - It is produced while it is sent, so it needs little memory. It keeps the segments of its
 //!   moment on the disk as long as it takes.
-//! - The history after its position is kept until the follower has begun to receive it (`leases`).
+//! - The history after its position is kept until the follower has stored some of it (`leases`).
 //! - While no key is found, for example among many that have expired, the position is sent again
 //!   every second. Otherwise the follower would take the leader for gone.
 
@@ -20,7 +20,7 @@ use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::error::Error;
-use crate::server::body::{MemoryWait, reserve_value};
+use crate::server::body::{MemoryWait, reserve_size, reserve_value, size_in_memory};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::frames::{self, FRAMES, Frame, FrameHeader, FrameKind, SnapshotSum};
 use crate::server::leases::{self, LeaseToken};
@@ -28,6 +28,7 @@ use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 use crate::store::{Bitcask, Expiry, Position, Snapshot};
+use crate::value::Admitted;
 
 /// Number of pieces that wait for the client.
 const PIECES_AHEAD: usize = 4;
@@ -80,7 +81,8 @@ pub(in super::super) async fn read(
                 let now = Instant::now();
                 // Before the client has the end, and asks for what comes next.
                 let len_max = state.options.streams_max;
-                state.leases.wait_for((token, lease), begun, now, len_max);
+                let position = snapshot.position();
+                state.leases.wait_for((token, lease), position, begun, now, len_max);
                 if sender.end().is_err() {
                     state.leases.end(token);
                 }
@@ -225,23 +227,34 @@ fn write(
     let position = snapshot.position();
     send(frames, FrameSender::send_position)?;
     let mut entries = snapshot.iter();
-    while let Some(entry) = entries.next_with_expiry() {
-        let (key, mut value, expiry) = entry?;
+    loop {
+        let mut memory = None;
+        let mut admits = |size| reserve_size(state, &mut memory, size).is_ok();
+        let Some(entry) = entries.next_admitted(&mut admits) else { break };
+        let (key, value, expiry) = entry?;
         if is_reserved(&key) {
             continue;
         }
         if state.stop.is_raised() {
             return Err(Interrupted::Unheard);
         }
-        let mut memory = None;
-        if reserve_value(state, &mut memory, &value).is_err() {
-            // Waits without the value, and reads it again.
-            let wait = MemoryWait::new(state, &value);
-            drop(value);
-            memory = Some(await_memory(state, frames, wait)?);
-            let Some(again) = snapshot.get(&key)? else { continue };
-            value = again;
-        }
+        let admitted = match value {
+            Admitted::Value(value) if reserve_value(state, &mut memory, &value).is_ok() => {
+                Ok(value)
+            }
+            Admitted::Value(value) => Err(size_in_memory(&value)),
+            Admitted::Size(size) => Err(size),
+        };
+        let value = match admitted {
+            Ok(value) => value,
+            Err(size) => {
+                // Waits without the value and its memory, and reads it again.
+                drop(memory.take());
+                memory = Some(await_memory(state, frames, MemoryWait::new(state, size))?);
+                let Some(again) = snapshot.get(&key)? else { continue };
+                again
+            }
+        };
         let expiry = match expiry {
             Expiry::At(time) => Some(micros(time)),
             Expiry::Never => None,

@@ -17,7 +17,7 @@ use crate::segment::header::Kind;
 use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, StoredEntry};
 use crate::store::Inner;
-use crate::value::Value;
+use crate::value::{Admitted, Value};
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,21 +83,35 @@ pub(crate) fn has_more_in_batch(
 
 impl Change {
     /// Returns the change that an entry makes, without the fields that depend on what follows it.
-    pub(crate) fn of(stored: &StoredEntry<'_>) -> Result<Self> {
+    /// If its value is not admitted, the change has an empty one, and the value's size is returned
+    /// too.
+    pub(crate) fn of(
+        stored: &StoredEntry<'_>,
+        admits: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(Self, Option<u64>)> {
         let entry = stored.entry();
+        let mut left_out = None;
         let operation = if stored.is_tombstone() {
             Operation::Delete
         } else {
             let expires_at = entry.expiry().map(system_time);
-            Operation::Put { value: stored.lend_raw_value()?, expires_at }
+            let value = match stored.lend_admitted(admits)? {
+                Admitted::Value(value) => value,
+                Admitted::Size(size) => {
+                    left_out = Some(size);
+                    Value::from(Vec::new())
+                }
+            };
+            Operation::Put { value, expires_at }
         };
-        Ok(Self {
+        let change = Self {
             key: stored.lend(entry.key_range()),
             operation,
             timestamp: system_time(stored.timestamp()),
             position: Position::START,
             batch_continues: false,
-        })
+        };
+        Ok((change, left_out))
     }
 }
 

@@ -27,12 +27,11 @@ use std::time::Duration;
 use super::{Inner, Reader, Role};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
-use crate::log::{Log, News};
+use crate::log::Log;
 use crate::manifest::Manifest;
 use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, ignore_unknown_codec};
 use crate::store::changes::change::{Change, has_more_in_batch};
-use crate::store::changes::part::Received;
 use crate::store::changes::position::Position;
 use crate::sync::Instant;
 
@@ -188,10 +187,7 @@ impl Changes {
     /// the errors of [`get`](Reader::get) if an entry cannot be read.
     pub fn try_recv(&mut self) -> Result<Option<Change>> {
         // A part of this size ends only with the log.
-        Ok(match self.try_recv_part(u64::MAX)? {
-            Received::Change(change) => Some(change),
-            Received::Nothing | Received::Part => None,
-        })
+        Ok(self.try_recv_part(u64::MAX, &mut |_| true)?.into_change())
     }
 
     /// Waits for the next change. Returns `None` if the store was closed and everything was
@@ -217,7 +213,7 @@ impl Changes {
     /// # }
     /// ```
     pub fn recv(&mut self) -> Result<Option<Change>> {
-        self.wait(None)
+        Ok(self.wait(None, &mut |_| true)?.into_change())
     }
 
     /// Waits for the next change, for at most `timeout`. Returns `None` if none has arrived.
@@ -226,40 +222,7 @@ impl Changes {
     ///
     /// As [`try_recv`](Self::try_recv).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Change>> {
-        self.wait(Instant::now().checked_add(timeout))
-    }
-
-    fn wait(&mut self, until: Option<Instant>) -> Result<Option<Change>> {
-        let inner = Arc::clone(&self.inner);
-        let Ok(writer) = inner.writer() else { return self.try_recv() };
-        loop {
-            if let Some(change) = self.try_recv()? {
-                return Ok(Some(change));
-            }
-            let mut log = writer.log.lock();
-            if !matches!(self.look(Some(&log)), Next::Nothing) {
-                continue;
-            }
-            let is_over =
-                |log: &Log| log.is_closed() || until.is_some_and(|until| until <= Instant::now());
-            if is_over(&log) {
-                drop(log);
-                return self.try_recv();
-            }
-            let has_unread = self.has_unread(&log);
-            let ticket = log.waiters.add(&self.prefix, self.durable, has_unread);
-            while !log.waiters.is_woken(&self.prefix, &ticket) && !is_over(&log) {
-                log = match until {
-                    Some(until) => ticket.condition().wait_until(log, until),
-                    None => ticket.condition().wait(log),
-                };
-            }
-            match log.waiters.remove(&self.prefix, &ticket) {
-                Some(News::Unknown) => {}
-                Some(News::Behind(place)) => self.pass_over(place),
-                None => self.pass_over(log.end()),
-            }
-        }
+        Ok(self.wait(Instant::now().checked_add(timeout), &mut |_| true)?.into_change())
     }
 
     fn begin(inner: &Arc<Inner>, since: Position) -> Result<Self> {
@@ -295,9 +258,14 @@ impl Changes {
         Ok(Self { inner, walk, at, end: 0, clean: at, prefix, durable: false, last, failed: false })
     }
 
-    /// Returns the next change from the readable part of this segment. Stops once it has skipped
-    /// `left` bytes of other changes, of which it subtracts them.
-    fn read(&mut self, left: &mut u64) -> Result<Option<Change>> {
+    /// Returns the next change from the readable part of this segment, and the size of its value if
+    /// that is not admitted. Stops once it has skipped `left` bytes of other changes, of which it
+    /// subtracts them.
+    fn read(
+        &mut self,
+        left: &mut u64,
+        admits: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<(Change, Option<u64>)>> {
         self.inner.refuse_dead()?;
         let Some(walk) = &mut self.walk else { return Ok(None) };
         loop {
@@ -306,27 +274,27 @@ impl Changes {
             let Some(stored) = walk.next(self.end)? else { return Ok(None) };
             let entry = stored.entry();
             let wanted = entry.key().starts_with(&self.prefix);
-            let change = wanted.then(|| Change::of(&stored)).transpose();
+            let change = wanted.then(|| Change::of(&stored, admits)).transpose();
             let (continues, size) =
                 (entry.layout.flags.has(Flags::CONTINUES), entry.layout.entry_size());
             let returned = change.and_then(|change| match change {
-                Some(change) if continues => {
+                Some((change, left_out)) if continues => {
                     let is_wanted = |key: &[u8]| key.starts_with(&self.prefix);
                     let more = has_more_in_batch(walk.clone(), self.end, is_wanted)?;
-                    Ok(Some(Change { batch_continues: more, ..change }))
+                    Ok(Some((Change { batch_continues: more, ..change }, left_out)))
                 }
                 change => Ok(change),
             });
             // On an error, the follower stays where it is.
             let returned = returned.inspect_err(|_| *walk = Walk::new(&segment, start))?;
-            if let Some(change) = &returned {
+            if let Some((change, _)) = &returned {
                 self.inner.await_published(&segment, &change.key);
             }
             let before = std::mem::replace(&mut self.at, Place::new(segment.id(), walk.offset()));
-            if let Some(mut change) = returned {
+            if let Some((mut change, left_out)) = returned {
                 self.last = Some((start, before));
                 change.position = self.inner.position_at(self.at);
-                return Ok(Some(change));
+                return Ok(Some((change, left_out)));
             }
             *left = left.saturating_sub(size);
             if *left == 0 {

@@ -1,17 +1,22 @@
 //! How a follower receives its next change: at once, or part by part of a long log that has few
-//! changes of its prefix.
+//! changes of its prefix. It may refuse memory for a value that has to be decompressed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Changes, Next};
 use crate::error::Result;
+use crate::log::{Log, News};
 use crate::segment::read::walk::Walk;
 use crate::store::changes::change::{Change, has_more_in_batch};
+use crate::sync::Instant;
 
 /// What a follower has found.
 #[derive(Debug)]
 pub(crate) enum Received {
     Change(Change),
+    /// A put without its value, and the size of the value, for which it wants to take no memory.
+    WithoutValue(Change, u64),
     /// Everything was returned.
     Nothing,
     /// It has skipped a part of the log, in which nothing has its prefix. Its position is behind
@@ -19,15 +24,31 @@ pub(crate) enum Received {
     Part,
 }
 
+impl Received {
+    pub(super) fn into_change(self) -> Option<Change> {
+        match self {
+            Self::Change(change) | Self::WithoutValue(change, _) => Some(change),
+            Self::Nothing | Self::Part => None,
+        }
+    }
+}
+
 impl Changes {
     /// Returns the next change, as [`try_recv`](Self::try_recv) does, but stops once it has skipped
     /// this many bytes of other changes. So the caller can look at something else in between.
-    pub(crate) fn try_recv_part(&mut self, size_max: u64) -> Result<Received> {
+    /// `admits` is asked whether memory of a size may be taken, before a value is decompressed.
+    pub(crate) fn try_recv_part(
+        &mut self,
+        size_max: u64,
+        admits: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Received> {
         self.inner.here()?;
         let mut left = size_max;
         loop {
-            if let Some(change) = self.read(&mut left)? {
-                return Ok(Received::Change(change));
+            match self.read(&mut left, admits)? {
+                Some((change, Some(size))) => return Ok(Received::WithoutValue(change, size)),
+                Some((change, None)) => return Ok(Received::Change(change)),
+                None => {}
             }
             if left == 0 {
                 return Ok(Received::Part);
@@ -46,6 +67,59 @@ impl Changes {
                 Next::Segment(segment) => self.enter(&segment)?,
                 // Everything was returned, or nothing has arrived yet.
                 Next::Nothing => return self.refuse_gone().map(|()| Received::Nothing),
+            }
+        }
+    }
+
+    /// Waits for the next change, as [`recv_timeout`](Self::recv_timeout) does. `admits` is as in
+    /// `try_recv_part`.
+    #[cfg_attr(
+        not(any(feature = "server", test)),
+        expect(dead_code, reason = "only the server limits its memory")
+    )]
+    pub(crate) fn recv_part_timeout(
+        &mut self,
+        timeout: Duration,
+        admits: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Received> {
+        self.wait(Instant::now().checked_add(timeout), admits)
+    }
+
+    /// Waits for the next change, until a time.
+    pub(super) fn wait(
+        &mut self,
+        until: Option<Instant>,
+        admits: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Received> {
+        let inner = Arc::clone(&self.inner);
+        let Ok(writer) = inner.writer() else { return self.try_recv_part(u64::MAX, admits) };
+        loop {
+            let received = self.try_recv_part(u64::MAX, admits)?;
+            if !matches!(received, Received::Nothing | Received::Part) {
+                return Ok(received);
+            }
+            let mut log = writer.log.lock();
+            if !matches!(self.look(Some(&log)), Next::Nothing) {
+                continue;
+            }
+            let is_over =
+                |log: &Log| log.is_closed() || until.is_some_and(|until| until <= Instant::now());
+            if is_over(&log) {
+                drop(log);
+                return self.try_recv_part(u64::MAX, admits);
+            }
+            let has_unread = self.has_unread(&log);
+            let ticket = log.waiters.add(&self.prefix, self.durable, has_unread);
+            while !log.waiters.is_woken(&self.prefix, &ticket) && !is_over(&log) {
+                log = match until {
+                    Some(until) => ticket.condition().wait_until(log, until),
+                    None => ticket.condition().wait(log),
+                };
+            }
+            match log.waiters.remove(&self.prefix, &ticket) {
+                Some(News::Unknown) => {}
+                Some(News::Behind(place)) => self.pass_over(place),
+                None => self.pass_over(log.end()),
             }
         }
     }
@@ -108,10 +182,10 @@ mod tests {
         let mut parts = 0;
         let first = loop {
             let before = changes.resume_position();
-            match changes.try_recv_part(10_000).unwrap() {
+            match changes.try_recv_part(10_000, &mut |_| true).unwrap() {
                 Received::Part => parts += 1,
                 Received::Change(change) => break change,
-                Received::Nothing => panic!("it is there"),
+                Received::Nothing | Received::WithoutValue(..) => panic!("it is there"),
             }
             // A follower that resumes there skips the same part no more, and misses nothing.
             assert_ne!(changes.resume_position(), before);
@@ -121,9 +195,11 @@ mod tests {
         };
         assert!((20..30).contains(&parts), "{parts}");
         assert!(first.key == "user/1" && first.batch_continues);
-        let Received::Change(second) = changes.try_recv_part(1).unwrap() else { panic!("another") };
+        let Received::Change(second) = changes.try_recv_part(1, &mut |_| true).unwrap() else {
+            panic!("another")
+        };
         assert!(second.key == "user/2" && !second.batch_continues);
-        assert!(matches!(changes.try_recv_part(1).unwrap(), Received::Nothing));
+        assert!(matches!(changes.try_recv_part(1, &mut |_| true).unwrap(), Received::Nothing));
         db.close().unwrap();
     }
 
@@ -153,10 +229,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = filled(dir.path());
         let mut changes = db.changes(Position::START).unwrap().prefix("none");
-        while matches!(changes.try_recv_part(1).unwrap(), Received::Part) {}
+        while matches!(changes.try_recv_part(1, &mut |_| true).unwrap(), Received::Part) {}
         assert_eq!(changes.resume_position(), db.position());
         db.put("none", "of these").unwrap();
-        assert!(matches!(changes.try_recv_part(1).unwrap(), Received::Change(_)));
+        assert!(matches!(changes.try_recv_part(1, &mut |_| true).unwrap(), Received::Change(_)));
         db.close().unwrap();
     }
 
@@ -178,6 +254,49 @@ mod tests {
         changes.step_back();
         assert_eq!(changes.try_recv().unwrap().unwrap(), second);
         assert_eq!(changes.try_recv().unwrap().unwrap().key, "other/11");
+        db.close().unwrap();
+    }
+    /// Otherwise many followers that reach the same change together would take its size each.
+    #[cfg(feature = "lz4")]
+    #[test]
+    fn a_value_is_decompressed_only_if_its_memory_is_admitted() {
+        use crate::store::Operation;
+        use crate::value::Admitted;
+
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().compression(crate::Compression::lz4());
+        let db = Bitcask::open(dir.path(), options).unwrap();
+        let value = vec![b'x'; 1 << 20];
+        db.put("small", "1").unwrap();
+        db.put("large", &value).unwrap();
+        let mut changes = db.changes(Position::START).unwrap();
+        let mut asked = Vec::new();
+        let mut admits = |size| {
+            asked.push(size);
+            asked.len() % 2 == 0
+        };
+        let Received::Change(small) = changes.try_recv_part(1, &mut admits).unwrap() else {
+            panic!("it needs no memory")
+        };
+        assert_eq!(small.key, "small");
+        let now = Duration::ZERO;
+        let Received::WithoutValue(left_out, size) =
+            changes.recv_part_timeout(now, &mut admits).unwrap()
+        else {
+            panic!("it was not admitted")
+        };
+        assert!(left_out.key == "large" && size == value.len() as u64);
+        assert!(matches!(left_out.operation, Operation::Put { value, .. } if value.is_empty()));
+        changes.step_back();
+        let Received::Change(whole) = changes.recv_part_timeout(now, &mut admits).unwrap() else {
+            panic!("it was admitted")
+        };
+        assert!(matches!(whole.operation, Operation::Put { value: it, .. } if it == value));
+        let mut entries = db.snapshot().iter();
+        let mut next = || entries.next_admitted(&mut admits).unwrap().unwrap().1;
+        assert!(matches!(next(), Admitted::Size(size) if size == value.len() as u64));
+        assert!(matches!(next(), Admitted::Value(small) if small == "1"));
+        assert_eq!(asked, [value.len() as u64; 3]);
         db.close().unwrap();
     }
 }

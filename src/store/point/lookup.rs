@@ -18,13 +18,23 @@ use crate::error::Result;
 use crate::key_hash::KeyHash;
 use crate::keydir::{Address, Found, Shard};
 use crate::segment::{StoredEntry, ignore_unknown_codec};
-use crate::store::Inner;
+use crate::store::{Inner, Reader};
 
 /// A key's newest entry, as a writer finds it.
 #[derive(Debug)]
 pub(crate) struct Located<'a> {
     pub(crate) stored: StoredEntry<'a>,
     pub(crate) expired: bool,
+}
+
+impl Reader {
+    /// Returns whether the keydir names an entry of a key, even if that has expired. If so, a
+    /// delete of the key is logged.
+    #[cfg_attr(not(feature = "resp"), expect(dead_code, reason = "only `resp` follows itself"))]
+    pub(crate) fn has_entry(&self, key: &[u8]) -> Result<bool> {
+        let (inner, guard) = (&self.inner, self.inner.pin());
+        Ok(inner.lookup(inner.keydir.hash(key), key, &guard)?.is_some())
+    }
 }
 
 impl Inner {

@@ -87,17 +87,43 @@ impl Bitcask {
     ///
     /// As [`put`](Self::put).
     pub fn delete_opt(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<bool> {
+        Ok(self.inner.change(key.as_ref(), None, options)?.existed)
+    }
+
+    /// Removes a key, as [`delete_opt`](Self::delete_opt) does, and also says whether followers of
+    /// the log meet a delete.
+    #[cfg_attr(not(feature = "resp"), expect(dead_code, reason = "only `resp` follows itself"))]
+    pub(crate) fn delete_logged(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<LoggedChange> {
         self.inner.change(key.as_ref(), None, options)
     }
+}
+
+/// What a change of one key has done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LoggedChange {
+    /// Whether a key that was deleted existed.
+    pub(crate) existed: bool,
+    /// Whether the log has an entry of the change. It has one if a deleted key has expired, and its
+    /// own entry is still there.
+    #[cfg_attr(not(feature = "resp"), expect(dead_code, reason = "only `resp` follows itself"))]
+    pub(crate) is_logged: bool,
 }
 
 /// Number of full segments that may wait to be sealed before writers help.
 const BACKLOG_MAX: usize = 16;
 
 impl Inner {
-    /// Changes one key unconditionally; `None` is a delete. For a delete, returns whether the key
-    /// existed.
-    fn change(&self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> Result<bool> {
+    /// Changes one key unconditionally; `None` is a delete.
+    fn change(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<LoggedChange> {
         let writer = self.writer()?;
         let guard = self.pin();
         let writing = guard.write();
@@ -106,17 +132,19 @@ impl Inner {
         self.keydir.prefetch(hash, &guard);
         // The results are not moved out, since that would copy them.
         let mut drafted = self.draft(hash, key, value, options);
-        let Ok(draft) = &mut drafted else { return drafted.map(|_| false) };
+        let Ok(draft) = &mut drafted else { return drafted.map(|_| LoggedChange::default()) };
         let mut shard = self.shard(hash.shard())?;
         let found = self.find(&shard, hash, key, &guard);
-        let Ok(Found { own, others }) = &found else { return found.map(|_| false) };
+        let Ok(Found { own, others }) = &found else {
+            return found.map(|_| LoggedChange::default());
+        };
         let mut existed = own.is_some();
         if value.is_none() && !existed {
             drop(shard);
             drop(guard);
             self.wait_durable(options)?;
             writing.end();
-            return Ok(false);
+            return Ok(LoggedChange::default());
         }
         draft.header.flags = draft.header.flags.with_if(*others, Flags::COLLIDES);
         if draft.keeps_expiry {
@@ -148,7 +176,7 @@ impl Inner {
         drop(guard);
         self.finish_write(&written, options)?;
         writing.end();
-        Ok(existed)
+        Ok(LoggedChange { existed, is_logged: true })
     }
 
     /// Builds the entry for a change, outside all locks: checks the limits, compresses the value if

@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
+use crate::segment::StoredEntry;
 use crate::segment::index::{Bounds, Direction, Hit, Merged, Moment, Part};
 use crate::store::Expiry;
+use crate::store::scan::range::Range;
 use crate::store::snapshot::View;
 use crate::sync::Instant;
-use crate::value::Value;
+use crate::value::{Admitted, Value};
 
 /// Maximum prefetch distance, in entries.
 const AHEAD_MAX: usize = 32;
@@ -182,7 +184,20 @@ impl Ordered {
     }
 
     /// Reads the value of a key, and when it expires.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the path of the method has one lifetime, and the closure any"
+    )]
     pub(crate) fn entry(&mut self, hit: Hit) -> Result<(Value, Value, Expiry)> {
+        self.read(hit, |stored| stored.lend_raw_value())
+    }
+
+    /// Reads the value of a key in some way, and when it expires.
+    fn read<T>(
+        &mut self,
+        hit: Hit,
+        lend: impl FnOnce(&StoredEntry<'_>) -> Result<T>,
+    ) -> Result<(Value, T, Expiry)> {
         if let Some(expiry) = hit.expiry {
             self.first_expiry = self.first_expiry.or(self.view.now.deadline(hit.timestamp, expiry));
         }
@@ -198,8 +213,24 @@ impl Ordered {
             let reason = "the segment's index names a different key here; remove the index file";
             return Err(Error::corrupt(segment.path(), hit.offset, reason));
         }
-        let (value, expiry) = (stored.lend_raw_value()?, Expiry::of(stored.expiry()));
+        let (value, expiry) = (lend(&stored)?, Expiry::of(stored.expiry()));
         Ok((hit.key, value, expiry))
+    }
+}
+
+impl Range {
+    /// Does what [`next_with_expiry`](Self::next_with_expiry) does. `admits` is asked whether
+    /// memory of a size may be taken, before a value is decompressed.
+    #[cfg_attr(
+        not(any(feature = "server", test)),
+        expect(dead_code, reason = "only the server limits its memory")
+    )]
+    pub(crate) fn next_admitted(
+        &mut self,
+        admits: &mut dyn FnMut(u64) -> bool,
+    ) -> Option<Result<(Value, Admitted, Expiry)>> {
+        let hit = self.0.next_ahead(Direction::Forward)?;
+        Some(hit.and_then(|hit| self.0.read(hit, |stored| stored.lend_admitted(admits))))
     }
 }
 

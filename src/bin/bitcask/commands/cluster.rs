@@ -43,6 +43,9 @@ pub(crate) struct ClusterArgs {
     /// Where clients of HTTP reach this node [default: where it listens].
     #[arg(long, value_name = "HOST:PORT")]
     http_address: Option<String>,
+    /// Forwards requests to the node that leads, instead of telling clients where it is.
+    #[arg(long, requires = "cluster")]
+    forward: bool,
     /// File with what all nodes of the cluster know, and others do not.
     #[arg(long, value_name = "FILE")]
     cluster_secret_file: Option<PathBuf>,
@@ -83,6 +86,7 @@ impl ClusterArgs {
         let secret = secret(self.cluster_secret_file.as_deref())?;
         let here = |port: u16| format!("{}:{port}", ports.host);
         let mut options = ClusterOptions::new(self.node_id.unwrap_or(0), dir, &secret)
+            .forward(self.forward)
             .store(program.settings()?.options()?);
         if let Some(listen) = &self.cluster_listen {
             options = options.listen(listen);
@@ -180,6 +184,8 @@ enum ClusterCommand {
         /// The number of the node.
         id: u64,
     },
+    /// Spreads the leads of the groups evenly over the nodes that answer, one group after the other.
+    Balance,
     /// Has the node build a snapshot of each group, after which it needs less of the log.
     Snapshot,
 }
@@ -194,6 +200,7 @@ pub(crate) fn run(args: ClusterCommandArgs, program: &mut Program) -> Result<Exi
         ClusterCommand::Remove { id } => admin.remove(id),
         ClusterCommand::Transfer { group, id } => admin.transfer(group, id),
         ClusterCommand::Snapshot => admin.snapshot(),
+        ClusterCommand::Balance => admin.balance().map(drop),
         ClusterCommand::Status { json } => {
             let status = admin.status().map_err(|error| failed(&error))?;
             if json {

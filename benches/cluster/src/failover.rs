@@ -1,0 +1,63 @@
+//! The time from the death of a leader until its keys can be written again.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::Failure;
+use crate::arguments::Arguments;
+use crate::client::Client;
+
+/// Number of writes before the kill.
+const WRITES: u64 = 200;
+/// How long a write may take before it is sent to another node.
+const ATTEMPT_MAX: Duration = Duration::from_millis(100);
+/// Pause after an attempt that has failed.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How long a failover may take.
+const FAILOVER_MAX: Duration = Duration::from_secs(90);
+
+/// Writes one key, kills the node that leads it, and returns when a write succeeded again.
+pub(crate) async fn run(arguments: &Arguments) -> Result<Value, Failure> {
+    let mut client = Client::connect(arguments).await?;
+    let key = arguments.key(arguments.seed);
+    let value = arguments.value(&key);
+    for _ in 0..WRITES {
+        client.put(&key, &value).await?;
+    }
+    let leader = client.node_of(&key);
+    let (address, pid) = (&arguments.nodes[leader], arguments.pids[leader]);
+    // The replica of a Redis master has none of its own when it takes over.
+    client.wait_for_no_replica();
+    let killed = Instant::now();
+    if !Command::new("kill").args(["-9", &pid.to_string()]).status()?.success() {
+        return Err(format!("process {pid} cannot be killed").into());
+    }
+    // A write that a dying process still acknowledges would look like a fast failover.
+    while TcpStream::connect(address).await.is_ok() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+    while killed.elapsed() < FAILOVER_MAX {
+        let failure = match timeout(ATTEMPT_MAX, client.put(&key, &value)).await {
+            Ok(Ok(())) => {
+                let milliseconds = killed.elapsed().as_secs_f64() * 1e3;
+                return Ok(json!({
+                    "killed": address,
+                    "milliseconds": milliseconds,
+                    "failures": failures,
+                }));
+            }
+            Ok(Err(failure)) => failure.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        *failures.entry(failure).or_default() += 1;
+        client.go_elsewhere(&key);
+        sleep(PAUSE).await;
+    }
+    Err(format!("no write succeeds: {failures:?}").into())
+}

@@ -1,0 +1,116 @@
+//! Requests of clients whose node does not lead, if the node forwards them.
+//!
+//! - A write is sent to the leader, and not a second time. If no answer comes, its outcome is
+//!   unknown.
+//! - A read asks the leader up to where it has applied the log, waits until this node has applied
+//!   as much, and then reads here.
+
+use std::time::Duration;
+
+use super::consensus::{Answered, Request};
+use super::error::ClusterError;
+use super::group::{PATIENCE, RaftGroup};
+use super::network::messages::{PeerAnswer, PeerRequest, WriteOutcome};
+use super::network::{AskFailure, PeerTransport};
+use super::node::Node;
+
+/// Time for the leader's answer, which comes after `PATIENCE` at the latest.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// How often a leader is looked for. One that has lost the lead knows the next.
+const ATTEMPTS: usize = 3;
+
+impl<T: PeerTransport> Node<T> {
+    /// Has a request applied, here or by the leader.
+    pub(crate) async fn write(
+        &self,
+        group: &RaftGroup,
+        request: Request,
+    ) -> Result<Answered, ClusterError> {
+        let mut leader = self.leader_elsewhere(group);
+        if leader.is_none() {
+            return group.write(request).await;
+        }
+        let request = PeerRequest::Write(request);
+        for _ in 0..ATTEMPTS {
+            let Some((id, address)) = leader.take() else { break };
+            let mut connection = self.network(group.number).connection_to(Some(id), &address);
+            match connection.ask_once(&request, ANSWER_TIME).await {
+                Ok(PeerAnswer::Written(outcome)) => return outcome.into_answer(),
+                Ok(PeerAnswer::AskLeader { leader: Some(id), address: Some(address) }) => {
+                    leader = Some((id, address));
+                }
+                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
+                Ok(PeerAnswer::AskLeader { .. }) | Err(AskFailure::NotSent) => {}
+                Ok(_) | Err(AskFailure::Unknown) => return Err(ClusterError::Unknown),
+            }
+        }
+        Err(ClusterError::NotLeader { leader: None })
+    }
+
+    /// Waits until this node has applied everything that was acknowledged before this call.
+    pub(crate) async fn read_index(&self, group: &RaftGroup) -> Result<(), ClusterError> {
+        let Some((id, address)) = self.leader_elsewhere(group) else {
+            return group.read_index().await;
+        };
+        let nobody = ClusterError::NotLeader { leader: None };
+        let mut connection = self.network(group.number).connection_to(Some(id), &address);
+        let index = match connection.ask(&PeerRequest::ReadIndex, ANSWER_TIME).await {
+            Ok(PeerAnswer::ReadIndex(index)) => index,
+            Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
+            _ => return Err(nobody),
+        };
+        let applied = group.raft.wait(Some(PATIENCE));
+        let applied = applied.applied_index_at_least(index, "what the leader has applied").await;
+        applied.map(drop).map_err(|_| nobody)
+    }
+
+    /// Returns the leader of a group and its address, if that is another node, and this one
+    /// forwards.
+    fn leader_elsewhere(&self, group: &RaftGroup) -> Option<(u64, String)> {
+        let leader = group.leader().filter(|leader| *leader != self.options.id)?;
+        self.options.forwards.then(|| self.address_of(leader)).flatten().map(|it| (leader, it))
+    }
+
+    /// Answers a node that has forwarded a write.
+    pub(super) async fn answer_write(
+        &self,
+        group: &RaftGroup,
+        request: Request,
+    ) -> Result<PeerAnswer, ClusterError> {
+        let outcome = match group.write(request).await {
+            Ok(Answered::Replies(replies)) => WriteOutcome::Replies(replies),
+            Ok(Answered::Refused(reason)) | Err(ClusterError::Refused(reason)) => {
+                WriteOutcome::Refused(reason)
+            }
+            Ok(_) => WriteOutcome::Refused("that is no request of a client".to_owned()),
+            Err(ClusterError::Busy) => WriteOutcome::Busy,
+            Err(ClusterError::Unknown) => WriteOutcome::Unknown,
+            Err(ClusterError::Stopped(reason)) => WriteOutcome::Stopped(reason),
+            // A write has no position, so the others do not come from one.
+            Err(failure) => return Err(failure),
+        };
+        Ok(PeerAnswer::Written(outcome))
+    }
+
+    /// Answers a node that wants to read.
+    pub(super) async fn answer_read_index(
+        &self,
+        group: &RaftGroup,
+    ) -> Result<PeerAnswer, ClusterError> {
+        group.read_index().await?;
+        // What the log has by now includes all that was applied.
+        Ok(PeerAnswer::ReadIndex(group.metrics().last_log_index))
+    }
+}
+
+impl WriteOutcome {
+    fn into_answer(self) -> Result<Answered, ClusterError> {
+        match self {
+            Self::Replies(replies) => Ok(Answered::Replies(replies)),
+            Self::Refused(reason) => Ok(Answered::Refused(reason)),
+            Self::Busy => Err(ClusterError::Busy),
+            Self::Unknown => Err(ClusterError::Unknown),
+            Self::Stopped(reason) => Err(ClusterError::Stopped(reason)),
+        }
+    }
+}

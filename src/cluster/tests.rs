@@ -1,0 +1,102 @@
+//! What one node does with the entries of a group.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
+
+use openraft::storage::RaftStateMachine as _;
+use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId};
+
+use super::apply::Applier;
+use super::consensus::{Answered, Consensus, Proposal, Request};
+use crate::options::Options;
+use crate::raft::StateMachine;
+use crate::resp::CommandsRequest;
+
+/// A group that applies what it is given.
+struct AppliedGroup {
+    state: StateMachine<Consensus, Applier>,
+    next: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl AppliedGroup {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateMachine::open(dir.path(), Options::new(), Applier::new()).unwrap();
+        Self { state, next: 0, _dir: dir }
+    }
+
+    /// Applies requests as one entry, at a time in seconds.
+    async fn entry(&mut self, time: u64, requests: Vec<Vec<String>>) -> Vec<Answered> {
+        let commands = |lines: Vec<String>| {
+            let args = |line: &String| line.split(' ').map(|arg| arg.to_owned().into()).collect();
+            Request::Commands(CommandsRequest::new(lines.iter().map(args).collect(), Vec::new()))
+        };
+        let requests = requests.into_iter().map(commands).collect();
+        let proposal = Proposal { time: time * 1_000_000, seed: self.next, requests };
+        let log_id = LogId::new(CommittedLeaderId::new(1, 1), self.next);
+        self.next += 1;
+        let entry = Entry { log_id, payload: EntryPayload::Normal(proposal) };
+        self.state.apply([entry]).await.unwrap().remove(0).0
+    }
+
+    /// Applies one command, and returns its reply as text.
+    async fn run(&mut self, time: u64, command: &str) -> String {
+        texts(&self.entry(time, vec![vec![command.to_owned()]]).await[0])[0].clone()
+    }
+}
+
+fn texts(answered: &Answered) -> Vec<String> {
+    match answered {
+        Answered::Replies(Some(replies)) => replies.iter().map(|it| format!("{it:?}")).collect(),
+        Answered::Refused(reason) => vec![format!("refused: {reason}")],
+        other => vec![format!("{other:?}")],
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_puts_too_much_for_an_entry_changes_nothing() {
+    let mut group = AppliedGroup::new();
+    let value = "v".repeat(20 << 10);
+    for field in 0..6 {
+        let reply = group.run(1000, &format!("HSET h f{field} {value}")).await;
+        assert!(reply.contains("Integer(1)"), "{reply}");
+    }
+    // It puts each field, and the last ones are too much.
+    let reply = group.run(1000, "EXPIRE h 100").await;
+    assert!(reply.starts_with("refused: "), "{reply}");
+    assert!(group.run(1000, "TTL h").await.contains("Integer(-1)"));
+    assert!(group.run(2000, "HLEN h").await.contains("Integer(6)"));
+    for field in 0..6 {
+        let length = group.run(2000, &format!("HSTRLEN h f{field}")).await;
+        assert!(length.contains("Integer(20480)"), "{field}: {length}");
+    }
+
+    // Nor is anything lost of what others have in the same entry, or of what a command removes
+    // before it puts.
+    group.run(2000, "SET b old").await;
+    group.run(2000, &format!("SET a {}", "a".repeat(50 << 10))).await;
+    let large = format!("SET c {}", "c".repeat(60 << 10));
+    let answers = group.entry(2000, vec![vec![large], vec!["RENAME a b".to_owned()]]).await;
+    assert!(answers.iter().all(|it| matches!(it, Answered::Refused(_))), "{answers:?}");
+    assert!(group.run(2000, "STRLEN b").await.contains("Integer(3)"));
+    assert!(group.run(2000, "EXISTS a c").await.contains("Integer(1)"));
+}
+
+#[tokio::test]
+async fn replies_that_are_too_large_hide_nothing_that_was_done() {
+    let mut group = AppliedGroup::new();
+    group.run(1000, &format!("SET k {}", "k".repeat(80 << 10))).await;
+    // DUMP makes its reply, and so takes memory.
+    let mut greedy = vec!["DUMP k".to_owned(); 20];
+    greedy.extend(["INCR mine".to_owned(), "GETSET k 1".to_owned(), "DUMP k".to_owned()]);
+    let others = vec!["INCR counter".to_owned()];
+    let answers = group.entry(1000, vec![greedy, others]).await;
+    let replies = texts(&answers[0]);
+    let refused = replies.iter().filter(|it| it.contains("the replies are too large")).count();
+    assert!(refused > 1 && !replies[0].contains("too large"), "{refused}");
+    assert!(replies[20].contains("Integer(1)"), "{}", replies[20]);
+    assert!(replies[22].contains("the replies are too large"), "{}", replies[22]);
+    assert!(texts(&answers[1])[0].contains("Integer(1)"));
+    assert!(group.run(1000, "STRLEN k").await.contains("Integer(1)"));
+    assert!(group.run(1000, "INCR counter").await.contains("Integer(2)"));
+}

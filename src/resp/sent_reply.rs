@@ -1,0 +1,128 @@
+//! Replies as the nodes of a cluster send them to each other.
+
+use bytes::Bytes;
+use serde::de::Deserializer;
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+
+use super::replicated::ReplicatedReply;
+use super::reply::Reply;
+
+/// A reply without what lies in a store.
+#[derive(Debug, Serialize, Deserialize)]
+enum SentReply {
+    Line(String),
+    Error(String),
+    Integer(i64),
+    Bulk(Bytes),
+    Null,
+    NullArray,
+    Array(Vec<Self>),
+    Set(Vec<Self>),
+    Map(Vec<(Self, Self)>),
+    Pairs(Vec<Self>),
+    Verbatim(String),
+}
+
+fn sent(replies: &[Reply]) -> Vec<SentReply> {
+    replies.iter().map(SentReply::from).collect()
+}
+
+fn received(replies: Vec<SentReply>) -> Vec<Reply> {
+    replies.into_iter().map(Reply::from).collect()
+}
+
+impl From<&Reply> for SentReply {
+    fn from(reply: &Reply) -> Self {
+        match reply {
+            // No command on keys is silent, or replies several times.
+            Reply::Silence | Reply::Null => Self::Null,
+            Reply::Push(items) | Reply::Several(items) | Reply::Array(items) => {
+                Self::Array(sent(items))
+            }
+            Reply::Simple(text) => Self::Line((*text).to_owned()),
+            Reply::Line(text) => Self::Line(text.clone()),
+            Reply::Error(text) => Self::Error(text.clone()),
+            Reply::Integer(number) => Self::Integer(*number),
+            Reply::Text(text) => Self::Bulk(Bytes::from_static(text.as_bytes())),
+            Reply::Bulk(text) => Self::Bulk(text.clone()),
+            Reply::Stored(value) => Self::Bulk(Bytes::copy_from_slice(value)),
+            Reply::NullArray => Self::NullArray,
+            Reply::Set(items) => Self::Set(sent(items)),
+            Reply::Map(pairs) => {
+                Self::Map(pairs.iter().map(|(key, value)| (key.into(), value.into())).collect())
+            }
+            Reply::Pairs(items) => Self::Pairs(sent(items)),
+            Reply::Verbatim(text) => Self::Verbatim(text.clone()),
+        }
+    }
+}
+
+impl From<SentReply> for Reply {
+    fn from(reply: SentReply) -> Self {
+        match reply {
+            SentReply::Line(text) => Self::Line(text),
+            SentReply::Error(text) => Self::Error(text),
+            SentReply::Integer(number) => Self::Integer(number),
+            SentReply::Bulk(text) => Self::Bulk(text),
+            SentReply::Null => Self::Null,
+            SentReply::NullArray => Self::NullArray,
+            SentReply::Array(items) => Self::Array(received(items)),
+            SentReply::Set(items) => Self::Set(received(items)),
+            SentReply::Map(pairs) => Self::Map(
+                pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            ),
+            SentReply::Pairs(items) => Self::Pairs(received(items)),
+            SentReply::Verbatim(text) => Self::Verbatim(text),
+        }
+    }
+}
+
+impl Serialize for ReplicatedReply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        SentReply::from(&self.0).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReplicatedReply {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        SentReply::deserialize(deserializer).map(|reply| Self(reply.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::reply::Protocol;
+
+    #[test]
+    fn a_reply_arrives_as_it_was_sent() {
+        let text = || Reply::Bulk(Bytes::from_static(b"text"));
+        let replies = [
+            Reply::Simple("OK"),
+            Reply::Line("line".to_owned()),
+            Reply::Error("ERR wrong".to_owned()),
+            Reply::Integer(-7),
+            Reply::Text("name"),
+            text(),
+            Reply::Stored(vec![0, 255].into()),
+            Reply::Null,
+            Reply::NullArray,
+            Reply::Array(vec![text(), Reply::Array(vec![Reply::Null])]),
+            Reply::Set(vec![text()]),
+            Reply::Map(vec![(text(), Reply::Integer(1))]),
+            Reply::Pairs(vec![text(), text()]),
+            Reply::Verbatim("a\nb".to_owned()),
+        ];
+        for reply in replies {
+            let bytes = postcard::to_stdvec(&ReplicatedReply(reply.clone())).unwrap();
+            let ReplicatedReply(back) = postcard::from_bytes(&bytes).unwrap();
+            for protocol in [Protocol::Resp2, Protocol::Resp3] {
+                let (mut before, mut after) = (Vec::new(), Vec::new());
+                reply.write(protocol, &mut before);
+                back.write(protocol, &mut after);
+                assert_eq!(before, after, "{reply:?}");
+            }
+        }
+    }
+}
