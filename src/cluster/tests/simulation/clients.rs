@@ -156,14 +156,14 @@ impl Administrator {
         let network = PeerNetwork { transport, group, cluster: None, secret, idle, progress };
         let mut connection = network.connection(&peer_address(id));
         let time = if self.machines.stage() == Stage::Chaos { 8 } else { 40 };
-        self.machines.note(format!("node {id} is asked for {request:?} in group {group}"));
+        self.machines.note(&format!("node {id} is asked for {request:?} in group {group}"));
         let answered = match connection.ask(&request, Duration::from_secs(time)).await {
             Ok(PeerAnswer::Failed(why)) => Err(why),
             Ok(PeerAnswer::AskLeader { .. }) => Err("it does not lead".to_owned()),
             Ok(answer) => Ok(answer),
             Err(error) => Err(error.to_string()),
         };
-        self.machines.note(format!("node {id} answers {answered:?}"));
+        self.machines.note(&format!("node {id} answers {answered:?}"));
         answered
     }
 

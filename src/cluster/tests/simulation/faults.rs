@@ -106,7 +106,9 @@ impl Faults {
                 }
             }
             Ending::Release(pairs) => {
-                pairs.into_iter().for_each(|(a, b)| sim.release(host(a), host(b)));
+                for (a, b) in pairs {
+                    sim.release(host(a), host(b));
+                }
             }
             Ending::Unwatch => self.replaced = None,
         }
@@ -124,7 +126,7 @@ impl Faults {
         let others = members.iter().copied().filter(|other| *other != id);
         let pairs: Vec<_> = others.map(|other| (id, other)).collect();
         let until = sim.elapsed() + self.millis(200, 4000);
-        self.machines.note(format!("{fault:?} of {id} among {members:?}, up to {until:?}"));
+        self.machines.note(&format!("{fault:?} of {id} among {members:?}, up to {until:?}"));
         match fault {
             FaultKind::PowerCut | FaultKind::Kill => {
                 let until = sim.elapsed() + self.millis(0, 2500);
@@ -139,7 +141,9 @@ impl Faults {
             _ if self.is_network_faulty() => {}
             FaultKind::Cut => self.part(sim, pairs, until),
             FaultKind::Held => {
-                pairs.iter().for_each(|(a, b)| sim.hold(host(*a), host(*b)));
+                for (a, b) in &pairs {
+                    sim.hold(host(*a), host(*b));
+                }
                 self.endings.push((until, Ending::Release(pairs)));
             }
             FaultKind::OneWay => {
@@ -184,7 +188,7 @@ impl Faults {
         }
         sim.crash(host(id));
         self.machines.links.switch(id, true);
-        self.machines.note(format!("machine {id} is off until {until:?}, {is_power_cut}"));
+        self.machines.note(&format!("machine {id} is off until {until:?}, {is_power_cut}"));
         self.endings.push((until, Ending::Start(id)));
     }
 
@@ -194,7 +198,7 @@ impl Faults {
             |id: &u64| self.machines.group(*id, 1).is_some_and(|group| group.leader() == Some(*id));
         let Some(leader) = members.iter().copied().find(leads) else { return };
         let others = members.iter().copied().filter(|id| *id != leader);
-        let until = sim.elapsed() + Duration::from_millis(3000);
+        let until = sim.elapsed() + Duration::from_secs(3);
         self.part(sim, others.map(|other| (leader, other)).collect(), until);
         self.endings.push((until, Ending::Unwatch));
         self.replaced = Some(leader);
@@ -213,7 +217,7 @@ impl Faults {
         };
         let found = self.machines.members().into_iter().find_map(has_elected);
         if let Some((id, elected)) = found.filter(|(id, _)| self.off.insert(*id)) {
-            self.machines.note(format!("machine {id} is off for a moment"));
+            self.machines.note(&format!("machine {id} is off for a moment"));
             self.replaced = None;
             self.machines.lose_unsynced(id);
             sim.crash(host(id));

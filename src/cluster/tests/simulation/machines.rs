@@ -123,7 +123,7 @@ impl Machines {
     }
 
     /// Notes what was done to the cluster, for those who look for the cause of a failure.
-    pub(super) fn note(&self, what: String) {
+    pub(super) fn note(&self, what: &str) {
         let mut inner = self.inner();
         let now = inner.now;
         inner.notes.push(format!("{now:?}: {what}"));
@@ -206,7 +206,7 @@ impl Machines {
 
     /// Has the process of a machine end: nothing that it has written is lost.
     pub(super) fn kill(&self, id: u64) {
-        self.end(id, |disk| disk.kill_image_now());
+        self.end(id, Twin::kill_image_now);
     }
 
     /// Switches a machine off: of what was not synced, each part is lost or not.

@@ -49,7 +49,7 @@ fn stale_reads_are_found() {
 
 #[test]
 fn entries_that_are_applied_twice_are_found() {
-    found(Mistake::RaftPlaceBehind, Profile::Votes, "appended twice");
+    found(Mistake::RaftPlaceBehind, Profile::Votes, "differs in group");
 }
 
 #[test]

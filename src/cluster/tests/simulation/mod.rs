@@ -2,8 +2,8 @@
 //! time that passes when nothing is left to do. A seed decides what goes wrong.
 //!
 //! - `machines` has the nodes and what they show, `faults` what goes wrong with them, and `profile`
-//!   what goes wrong most. `network` is how they reach each other. `clients` has those that use and administer the cluster, and `front`
-//!   their way in.
+//!   what goes wrong most. `network` is how they reach each other. `clients` has those that use and
+//!   administer the cluster, and `front` their way in.
 //! - `history` judges what clients saw, `end` what is left when everything is mended.
 //! - `mistakes` shows that each of a number of mistakes is found.
 

@@ -28,10 +28,12 @@ struct Link {
     waiting: Vec<Waker>,
 }
 
+type LinksByEnds = BTreeMap<(u64, u64), Arc<Mutex<Link>>>;
+
 /// All links.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    by_ends: Mutex<BTreeMap<(u64, u64), Arc<Mutex<Link>>>>,
+    by_ends: Mutex<LinksByEnds>,
     /// Machines that are off.
     off: Mutex<BTreeSet<u64>>,
 }
