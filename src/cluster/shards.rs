@@ -14,8 +14,8 @@ use super::network::PeerTransport;
 use super::node::Node;
 use crate::mistake::{Mistake, made};
 use crate::resp::{
-    ClusterShards, CommandsRequest, ReplicatedKeys, ShardFailure, Topology, TopologyNode,
-    TopologyShard, Written,
+    ClusterShards, CommandsRequest, ReplicatedKeys, ShardFailure, ShardReplies, Topology,
+    TopologyNode, TopologyShard,
 };
 
 /// The shards of a node, whose groups run in a runtime of their own.
@@ -57,7 +57,7 @@ impl<T: PeerTransport> NodeShards<T> {
     }
 
     /// Returns the replies to commands, or what a client of Redis is told instead.
-    fn written(&self, answered: Result<Answered, ClusterError>) -> Written {
+    fn replies(&self, answered: Result<Answered, ClusterError>) -> ShardReplies {
         match answered {
             Ok(Answered::Replies(replies)) => Ok(replies),
             Ok(Answered::Refused(reason)) => Err(ShardFailure::Failed(format!("ERR {reason}"))),
@@ -132,13 +132,13 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
         confirmed.map_err(|error| self.failure(error))
     }
 
-    fn write(&self, shard: u64, request: CommandsRequest) -> Written {
+    fn write(&self, shard: u64, request: CommandsRequest) -> ShardReplies {
         let (group, _waiting) = (self.group(shard)?, self.wait()?);
         let request = Request::Commands(request);
-        self.written(self.runtime.block_on(self.node.write(&group, request)))
+        self.replies(self.runtime.block_on(self.node.write(&group, request)))
     }
 
-    fn write_all(&self, requests: Vec<(u64, CommandsRequest)>) -> Vec<Written> {
+    fn write_all(&self, requests: Vec<(u64, CommandsRequest)>) -> Vec<ShardReplies> {
         let _waiting = match self.wait() {
             Ok(waiting) => waiting,
             Err(failure) => return requests.iter().map(|_| Err(failure.clone())).collect(),
@@ -152,7 +152,7 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
         let begun: Vec<Result<JoinHandle<_>, ShardFailure>> = begun.collect();
         let finished = begun.into_iter().map(|begun| {
             let ended = self.runtime.block_on(begun?);
-            self.written(ended.unwrap_or_else(|error| Err(stopped(&error))))
+            self.replies(ended.unwrap_or_else(|error| Err(stopped(&error))))
         });
         finished.collect()
     }

@@ -93,7 +93,7 @@ pub(crate) use replicated::{
 pub use server::{RespServer, RespStopHandle};
 #[cfg(feature = "cluster")]
 pub(crate) use shards::{
-    ClusterShards, ShardFailure, Topology, TopologyNode, TopologyShard, Written,
+    ClusterShards, ShardFailure, ShardReplies, Topology, TopologyNode, TopologyShard,
 };
 #[cfg(feature = "cluster")]
 pub(crate) use slots::{SLOT_COUNT, slot_of};

@@ -20,21 +20,21 @@ pub(crate) trait ClusterShards: fmt::Debug + Send + Sync {
     /// Returns the keys of a shard, as they are on this node.
     fn keys(&self, shard: u64) -> Result<Arc<ReplicatedKeys>, ShardFailure>;
 
-    /// Waits until what this node has of a shard is not stale. Unless nodes forward, only its leader
-    /// can do that.
+    /// Waits until what this node has of a shard is not stale. Unless nodes forward, only its
+    /// leader can do that.
     fn confirm(&self, shard: u64) -> Result<(), ShardFailure>;
 
     /// Has commands run on all nodes of a shard. Returns the replies once a majority has the
     /// commands on disk, or `None` if a watched key has changed.
-    fn write(&self, shard: u64, request: CommandsRequest) -> Written;
+    fn write(&self, shard: u64, request: CommandsRequest) -> ShardReplies;
 
     /// Has commands run on several shards at the same time. Returns what [`write`](Self::write)
     /// does for each.
-    fn write_all(&self, requests: Vec<(u64, CommandsRequest)>) -> Vec<Written>;
+    fn write_all(&self, requests: Vec<(u64, CommandsRequest)>) -> Vec<ShardReplies>;
 }
 
 /// The replies to commands that a shard was to run, or `None` if a watched key has changed.
-pub(crate) type Written = Result<Option<Vec<ReplicatedReply>>, ShardFailure>;
+pub(crate) type ShardReplies = Result<Option<Vec<ReplicatedReply>>, ShardFailure>;
 
 /// Why a shard does not answer here.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -184,7 +184,8 @@ enum ClusterCommand {
         /// The number of the node.
         id: u64,
     },
-    /// Spreads the leads of the groups evenly over the nodes that answer, one group after the other.
+    /// Spreads the leads of the groups evenly over the nodes that answer, by one transfer after
+    /// the other.
     Balance,
     /// Has the node build a snapshot of each group, after which it needs less of the log.
     Snapshot,
