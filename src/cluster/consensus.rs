@@ -6,6 +6,7 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::drawn::Runtime;
 use super::map::MapChange;
 use crate::raft::SnapshotFiles;
 use crate::resp::{CommandsRequest, ReplicatedReply};
@@ -18,12 +19,6 @@ openraft::declare_raft_types!(
         SnapshotData = SnapshotFiles,
         AsyncRuntime = Runtime,
 );
-
-/// What openraft runs on.
-#[cfg(not(test))]
-type Runtime = openraft::TokioRuntime;
-#[cfg(test)]
-type Runtime = super::tests::chance::SeededRuntime;
 
 /// Requests that have come at about the same time: one entry of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]

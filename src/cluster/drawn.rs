@@ -1,7 +1,12 @@
 //! What nodes draw at random. In unit tests, a seed decides it.
 
 #[cfg(test)]
-pub(super) use super::tests::chance::{draw as number, draw_unique as unique};
+pub(super) use super::tests::chance::{
+    SeededRuntime as Runtime, draw as number, draw_unique as unique,
+};
+// What openraft runs on, which draws too.
+#[cfg(not(test))]
+pub(super) use openraft::TokioRuntime as Runtime;
 
 /// Returns a number.
 #[cfg(not(test))]

@@ -374,7 +374,7 @@ where
             return Ok(self.application.without_request());
         };
         let mut tx = store.db().begin();
-        let outcome = self.outcome(&mut tx, request)?;
+        let outcome = limits::outcome(&self.application, &mut tx, request, &self.options)?;
         if outcome.is_err() {
             tx = store.db().begin();
         }
@@ -388,16 +388,6 @@ where
             }
             Err(refusal) => self.application.refused(request, &refusal),
         })
-    }
-
-    /// Returns the answer to a request, or why all nodes refuse it.
-    fn outcome(&self, tx: &mut Transaction, request: &C::D) -> Result<Result<C::R>> {
-        match self.application.apply(tx, request) {
-            // The application may see earlier than the store that a request is too large.
-            Err(error @ Error::BatchTooLarge { .. }) => Ok(Err(error)),
-            Err(error) => Err(error),
-            Ok(answer) => Ok(limits::refusal(tx, &self.options)?.map_or(Ok(answer), Err)),
-        }
     }
 }
 
