@@ -164,12 +164,18 @@ impl ClusterAdmin {
 /// Returns which groups have to be led by which other nodes, so that no node leads more groups than
 /// its share. Groups whose leaders have room for them stay where they are.
 fn balanced(leads: Vec<(u64, Option<u64>)>, nodes: &[u64]) -> Vec<(u64, u64)> {
-    let share = leads.len().div_ceil(nodes.len().max(1));
+    let len = nodes.len().max(1);
+    // So many nodes lead one group more than the others.
+    let (share, mut more) = (leads.len() / len, leads.len() % len);
     let mut counts: BTreeMap<u64, usize> = nodes.iter().map(|node| (*node, 0)).collect();
     let (mut transfers, mut moving) = (Vec::new(), Vec::new());
     for (group, leader) in leads {
         match leader.and_then(|leader| counts.get_mut(&leader)) {
             Some(count) if *count < share => *count += 1,
+            Some(count) if *count == share && more > 0 => {
+                *count += 1;
+                more -= 1;
+            }
             _ => moving.push(group),
         }
     }
@@ -191,6 +197,8 @@ mod tests {
         let all_at = |node| (0..5).map(|group| (group, Some(node))).collect();
         assert_eq!(balanced(all_at(1), &[1, 2, 3]), [(2, 2), (3, 3), (4, 2)]);
         assert_eq!(balanced(all_at(1), &[1]), []);
+        let two_each = vec![(0, Some(1)), (1, Some(1)), (2, Some(2)), (3, Some(2))];
+        assert_eq!(balanced(two_each, &[1, 2, 3]), [(3, 3)]);
         // Node 4 does not answer, and group 3 has no leader.
         let leads = vec![(0, Some(1)), (1, Some(4)), (2, Some(2)), (3, None)];
         assert_eq!(balanced(leads, &[1, 2]), [(1, 1), (3, 2)]);

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::consensus::{Answered, Request};
 use super::error::ClusterError;
-use super::group::{PATIENCE, RaftGroup};
+use super::group::{PATIENCE, RaftGroup, check_size};
 use super::network::messages::{PeerAnswer, PeerRequest, WriteOutcome};
 use super::network::{AskFailure, PeerTransport};
 use super::node::Node;
+use crate::resp::sendable;
 
 /// Time for the leader's answer, which comes after `PATIENCE` at the latest.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
@@ -30,6 +31,7 @@ impl<T: PeerTransport> Node<T> {
         if leader.is_none() {
             return group.write(request).await;
         }
+        check_size(&request)?;
         let request = PeerRequest::Write(request);
         for _ in 0..ATTEMPTS {
             let Some((id, address)) = leader.take() else { break };
@@ -49,19 +51,29 @@ impl<T: PeerTransport> Node<T> {
 
     /// Waits until this node has applied everything that was acknowledged before this call.
     pub(crate) async fn read_index(&self, group: &RaftGroup) -> Result<(), ClusterError> {
-        let Some((id, address)) = self.leader_elsewhere(group) else {
+        let mut leader = self.leader_elsewhere(group);
+        if leader.is_none() {
             return group.read_index().await;
-        };
+        }
         let nobody = ClusterError::NotLeader { leader: None };
-        let mut connection = self.network(group.number).connection_to(Some(id), &address);
-        let index = match connection.ask(&PeerRequest::ReadIndex, ANSWER_TIME).await {
-            Ok(PeerAnswer::ReadIndex(index)) => index,
-            Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
-            _ => return Err(nobody),
-        };
-        let applied = group.raft.wait(Some(PATIENCE));
-        let applied = applied.applied_index_at_least(index, "what the leader has applied").await;
-        applied.map(drop).map_err(|_| nobody)
+        for _ in 0..ATTEMPTS {
+            let Some((id, address)) = leader.take() else { break };
+            let mut connection = self.network(group.number).connection_to(Some(id), &address);
+            match connection.ask(&PeerRequest::ReadIndex, ANSWER_TIME).await {
+                Ok(PeerAnswer::ReadIndex(index)) => {
+                    let wait = group.raft.wait(Some(PATIENCE));
+                    let applied = wait.applied_index_at_least(index, "what the leader has").await;
+                    return applied.map(drop).map_err(|_| nobody);
+                }
+                Ok(PeerAnswer::AskLeader { leader: Some(id), address: Some(address) }) => {
+                    leader = Some((id, address));
+                }
+                Ok(PeerAnswer::Busy) => return Err(ClusterError::Busy),
+                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Stopped(reason)),
+                _ => {}
+            }
+        }
+        Err(nobody)
     }
 
     /// Returns the leader of a group and its address, if that is another node, and this one
@@ -78,7 +90,7 @@ impl<T: PeerTransport> Node<T> {
         request: Request,
     ) -> Result<PeerAnswer, ClusterError> {
         let outcome = match group.write(request).await {
-            Ok(Answered::Replies(replies)) => WriteOutcome::Replies(replies),
+            Ok(Answered::Replies(replies)) => WriteOutcome::Replies(replies.map(sendable)),
             Ok(Answered::Refused(reason)) | Err(ClusterError::Refused(reason)) => {
                 WriteOutcome::Refused(reason)
             }
@@ -97,7 +109,10 @@ impl<T: PeerTransport> Node<T> {
         &self,
         group: &RaftGroup,
     ) -> Result<PeerAnswer, ClusterError> {
-        group.read_index().await?;
+        match group.read_index().await {
+            Err(ClusterError::Busy) => return Ok(PeerAnswer::Busy),
+            confirmed => confirmed?,
+        }
         // What the log has by now includes all that was applied.
         Ok(PeerAnswer::ReadIndex(group.metrics().last_log_index))
     }

@@ -167,13 +167,7 @@ impl RaftGroup {
     /// Has a request applied, and returns the answer. It is durable on a majority of the nodes by
     /// then.
     pub(crate) async fn write(&self, request: Request) -> Result<Answered, ClusterError> {
-        if request.size() > REQUEST_SIZE_MAX {
-            let limit = REQUEST_SIZE_MAX >> 20;
-            return Err(ClusterError::Refused(format!(
-                "a request of {} bytes is too large for a cluster, whose limit is {limit} MiB",
-                request.size()
-            )));
-        }
+        check_size(&request)?;
         self.must_lead()?;
         let (done, answer) = oneshot::channel();
         let waiting = WaitingRequest { request, done };
@@ -224,6 +218,18 @@ fn keeping_history(options: Options) -> Options {
         History::None => options.keep_history(HISTORY),
         _ => options,
     }
+}
+
+/// Refuses requests that are too large.
+pub(super) fn check_size(request: &Request) -> Result<(), ClusterError> {
+    if request.size() <= REQUEST_SIZE_MAX {
+        return Ok(());
+    }
+    let limit = REQUEST_SIZE_MAX >> 20;
+    Err(ClusterError::Refused(format!(
+        "a request of {} bytes is too large for a cluster, whose limit is {limit} MiB",
+        request.size()
+    )))
 }
 
 /// Returns the leader that a node knows. One that was removed goes on naming itself to openraft,

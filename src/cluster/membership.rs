@@ -47,11 +47,20 @@ impl<T: PeerTransport> Node<T> {
             Some(identity) if identity.shards == shards && identity.is_founder => identity,
             Some(_) => return refused("this node belongs to a cluster already"),
             None => {
-                let cluster = drawn::unique();
-                let (node, incarnation) = (self.options.id, drawn::unique());
-                let identity =
-                    NodeIdentity { node, cluster, shards, is_founder: true, incarnation };
-                identity.write(&self.options.env.fs, &self.options.dir)?;
+                let (fs, dir) = (&self.options.env.fs, &self.options.dir);
+                let identity = match NodeIdentity::read(fs, dir)? {
+                    // Its groups could not be opened.
+                    Some(begun) if begun.shards == shards && begun.is_founder => begun,
+                    Some(_) => return refused("this node belongs to a cluster already"),
+                    None => NodeIdentity {
+                        node: self.options.id,
+                        cluster: drawn::unique(),
+                        shards,
+                        is_founder: true,
+                        incarnation: drawn::unique(),
+                    },
+                };
+                identity.write(fs, dir)?;
                 self.open_groups(identity).await?;
                 identity
             }
@@ -78,8 +87,10 @@ impl<T: PeerTransport> Node<T> {
         let mut seed = self.network(MAP_GROUP).connection(address);
         let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await.map_err(|it| stopped(&it))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
-        let found = self.identity();
         let (fs, dir) = (&self.options.env.fs, &self.options.dir);
+        let open = self.identity();
+        // Its groups may not have been opened the last time.
+        let found = if open.is_some() { open } else { NodeIdentity::read(fs, dir)? };
         let before = found.or_else(|| NodeIdentity::begun(fs, dir));
         let identity = NodeIdentity {
             node: self.options.id,
@@ -99,7 +110,7 @@ impl<T: PeerTransport> Node<T> {
         let (id, addresses) = (identity.node, self.addresses(&identity));
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
         self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME * 2).await?;
-        if found.is_none() {
+        if open.is_none() {
             identity.write(fs, dir)?;
             self.open_groups(identity).await?;
         }
@@ -247,7 +258,8 @@ impl RaftGroup {
                 if membership.get_node(&id) != Some(&node) {
                     group.change(ChangeMembers::SetNodes([(id, node.clone())].into())).await?;
                 }
-                let caught_up = group.raft.add_learner(id, node, true);
+                let raft = group.raft.clone();
+                let caught_up = async move { raft.add_learner(id, node, true).await };
                 changed(group.within_lead(caught_up).await?)?;
             }
             group.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
@@ -288,9 +300,14 @@ impl RaftGroup {
 
     /// Waits for a step of a change of the members. openraft may never answer if this node leads no
     /// more meanwhile, and a node that is to catch up may need long.
-    async fn within_lead<R>(&self, step: impl Future<Output = R>) -> Result<R, ClusterError> {
+    async fn within_lead<R: Send + 'static>(
+        &self,
+        step: impl Future<Output = R> + Send + 'static,
+    ) -> Result<R, ClusterError> {
+        // It goes on although nobody waits any more: a change has two steps.
+        let step = tokio::spawn(step);
         tokio::select! {
-            done = step => Ok(done),
+            done = step => done.map_err(|error| stopped(&error)),
             () = deposed(&self.raft) => Err(ClusterError::Unknown),
             () = tokio::time::sleep(STEP_TIME) => Err(ClusterError::Unknown),
         }
@@ -299,7 +316,8 @@ impl RaftGroup {
     /// Changes the members. Waits until another change is complete.
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ClusterError> {
         for _ in 0..ATTEMPTS {
-            let changing = self.raft.change_membership(change.clone(), false);
+            let (raft, change) = (self.raft.clone(), change.clone());
+            let changing = async move { raft.change_membership(change, false).await };
             let result = self.within_lead(changing).await?;
             let is_busy = matches!(
                 result,

@@ -333,8 +333,8 @@ fn check_announced(addresses: &NodeAddresses) -> Result<(), ClusterError> {
 
 /// Refuses secrets that are none, or that no request can carry.
 fn check_secret(secret: &str) -> Result<(), ClusterError> {
-    if secret.is_empty() || HeaderValue::from_str(secret).is_err() {
-        let reason = "the secret has to be a text of one line that is not empty";
+    if secret.is_empty() || secret.trim() != secret || HeaderValue::from_str(secret).is_err() {
+        let reason = "the secret has to be a text of one line, without blanks around it";
         return Err(ClusterError::Refused(reason.to_owned()));
     }
     Ok(())

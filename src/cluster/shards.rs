@@ -60,7 +60,9 @@ impl<T: PeerTransport> NodeShards<T> {
     fn replies(&self, answered: Result<Answered, ClusterError>) -> ShardReplies {
         match answered {
             Ok(Answered::Replies(replies)) => Ok(replies),
-            Ok(Answered::Refused(reason)) => Err(ShardFailure::Failed(format!("ERR {reason}"))),
+            Ok(Answered::Refused(reason)) | Err(ClusterError::Refused(reason)) => {
+                Err(ShardFailure::TooLarge(format!("ERR {reason}")))
+            }
             Ok(_) => Err(ShardFailure::Failed("ERR the answer is not that to commands".to_owned())),
             Err(error) => Err(self.failure(error)),
         }

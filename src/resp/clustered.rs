@@ -56,7 +56,7 @@ pub(super) fn refusal_of(slot: u16, failure: ShardFailure) -> Refusal {
     Refusal::Text(match failure {
         ShardFailure::Moved(address) => format!("MOVED {slot} {address}").into(),
         ShardFailure::NoLeader => NO_LEADER.into(),
-        ShardFailure::Failed(text) => text.into(),
+        ShardFailure::TooLarge(text) | ShardFailure::Failed(text) => text.into(),
     })
 }
 
@@ -338,7 +338,7 @@ pub(super) fn copied(args: &[Bytes]) -> Vec<Bytes> {
 }
 
 /// Has a command run on all nodes of its shard.
-fn write(shards: &Shards, place: SlotPlace, args: &[Bytes]) -> Answer {
+pub(super) fn write(shards: &Shards, place: SlotPlace, args: &[Bytes]) -> Answer {
     let request = CommandsRequest { commands: vec![copied(args)], watched: Vec::new() };
     let written = blocking(|| shards.write(place.shard, request));
     let written = written.map_err(|failure| refusal_of(place.slot, failure))?;

@@ -10,7 +10,7 @@ use super::shared_writes::SharedWrite;
 const GETS_MAX: usize = 256;
 /// Maximum number of writes that share entries.
 const WRITES_MAX: usize = 512;
-/// Size of their arguments above which no more of them are taken, in bytes.
+/// Maximum size of the arguments of writes that share entries, in bytes.
 const WRITES_SIZE_MAX: usize = 1 << 20;
 
 impl Connection {
@@ -31,14 +31,14 @@ impl Connection {
         let mut size = size_of(&first);
         let mut writes = vec![(first, write)];
         while writes.len() < WRITES_MAX
-            && size < WRITES_SIZE_MAX
             && let Some(command) = self.next()
         {
-            let Some(write) = self.session.shared_write(&command) else {
+            size += size_of(&command);
+            let write = self.session.shared_write(&command).filter(|_| size <= WRITES_SIZE_MAX);
+            let Some(write) = write else {
                 self.ready.push(command);
                 break;
             };
-            size += size_of(&command);
             writes.push((command, write));
         }
         match &*writes {

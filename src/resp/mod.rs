@@ -90,6 +90,8 @@ pub use options::RespOptions;
 pub(crate) use replicated::{
     CommandsRequest, ReplicatedKeys, ReplicatedReply, SharedEntry, StringEntry,
 };
+#[cfg(feature = "cluster")]
+pub(crate) use sent_reply::sendable;
 pub use server::{RespServer, RespStopHandle};
 #[cfg(feature = "cluster")]
 pub(crate) use shards::{

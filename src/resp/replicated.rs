@@ -23,6 +23,8 @@ use super::reply_memory::ReplyMemory;
 use crate::error::Error;
 use crate::store::{Bitcask, Transaction, Ttl};
 
+/// Maximum size of a string that a write replies and that is kept in any case, in bytes.
+const SMALL_MAX: usize = 4 << 10;
 /// What a client is told of a command whose reply cannot be kept.
 const DONE_TOO_LARGE: &str =
     "ERR the command was done, but its reply is too large to be sent with others";
@@ -162,8 +164,7 @@ impl ReplicatedKeys {
                 Err(Refusal::Store(error)) => return Err(error),
                 Err(refusal) => refusal.into_reply(),
             };
-            let is_small = !matches!(reply, Reply::Bulk(_) | Reply::Stored(_) | Reply::Array(_));
-            let is_kept = entry.memory.add(&reply).is_ok() || (is_write && is_small);
+            let is_kept = entry.memory.add(&reply).is_ok() || (is_write && is_small(&reply));
             replies.push(ReplicatedReply(match is_kept {
                 true => reply,
                 false if is_write => Reply::Error(DONE_TOO_LARGE.to_owned()),
@@ -175,6 +176,16 @@ impl ReplicatedKeys {
         }
         entry.put_size = space.put_size;
         Ok(Some(replies))
+    }
+}
+
+/// Returns whether a reply takes so little memory that it is kept in any case.
+fn is_small(reply: &Reply) -> bool {
+    match reply {
+        Reply::Bulk(text) => text.len() <= SMALL_MAX,
+        Reply::Stored(value) => value.len() <= SMALL_MAX,
+        Reply::Array(_) | Reply::Map(_) | Reply::Set(_) | Reply::Pairs(_) => false,
+        _ => true,
     }
 }
 

@@ -24,6 +24,45 @@ enum SentReply {
     Verbatim(String),
 }
 
+/// Size of replies, all together, above which nodes do not send them to each other, in bytes. Tests
+/// have no room for as much.
+const SENT_MAX: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+/// What a client is told of a command whose reply is not sent. One that only reads was done too.
+const DONE_NOT_SENT: &str =
+    "ERR the command was done, but its reply is too large to be sent between nodes";
+
+/// Leaves out replies that are too large to be sent, whether they are in memory now or not.
+pub(crate) fn sendable(mut replies: Vec<ReplicatedReply>) -> Vec<ReplicatedReply> {
+    let mut left = SENT_MAX;
+    for ReplicatedReply(reply) in &mut replies {
+        let size = size_of_reply(reply);
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => *reply = Reply::Error(DONE_NOT_SENT.to_owned()),
+        }
+    }
+    replies
+}
+
+/// Returns the size of what a reply says, in bytes.
+fn size_of_reply(reply: &Reply) -> usize {
+    let size_of_all = |replies: &[Reply]| replies.iter().map(size_of_reply).sum();
+    match reply {
+        Reply::Line(text) | Reply::Error(text) | Reply::Verbatim(text) => text.len(),
+        Reply::Bulk(text) => text.len(),
+        Reply::Stored(value) => value.len(),
+        Reply::Array(items)
+        | Reply::Set(items)
+        | Reply::Push(items)
+        | Reply::Pairs(items)
+        | Reply::Several(items) => size_of_all(items),
+        Reply::Map(pairs) => {
+            pairs.iter().map(|(key, value)| size_of_reply(key) + size_of_reply(value)).sum()
+        }
+        _ => 0,
+    }
+}
+
 fn sent(replies: &[Reply]) -> Vec<SentReply> {
     replies.iter().map(SentReply::from).collect()
 }
@@ -94,6 +133,20 @@ impl<'de> Deserialize<'de> for ReplicatedReply {
 mod tests {
     use super::*;
     use crate::resp::reply::Protocol;
+
+    #[test]
+    fn what_is_sent_has_a_limit_that_counts_what_lies_in_a_store() {
+        let large = || ReplicatedReply(Reply::Stored(vec![b'x'; 400].into()));
+        let mut replies: Vec<_> = (0..5).map(|_| large()).collect();
+        replies.push(ReplicatedReply(Reply::Integer(1)));
+        let sent = sendable(replies);
+        let is_left_out = |ReplicatedReply(reply): &ReplicatedReply| reply.is_error();
+        assert_eq!(
+            sent.iter().map(is_left_out).collect::<Vec<_>>(),
+            [false, false, true, true, true, false]
+        );
+        assert!(postcard::to_stdvec(&sent).unwrap().len() < 2 * SENT_MAX);
+    }
 
     #[test]
     fn a_reply_arrives_as_it_was_sent() {

@@ -43,6 +43,8 @@ pub(crate) enum ShardFailure {
     Moved(String),
     /// Nobody leads it at the moment.
     NoLeader,
+    /// Nothing was done, since the commands are too much for an entry.
+    TooLarge(String),
     /// Anything else, with the code of the error.
     Failed(String),
 }

@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::clustered::{SlotPlace, blocking, copied, place_of, refusal_of};
+use super::clustered::{SlotPlace, blocking, copied, place_of, refusal_of, write as write_alone};
 use super::commands_table::{CommandFlags, CommandSpec, Handler};
+use super::refusal::Refusal;
 use super::replicated::{CommandsRequest, ReplicatedReply};
 use super::reply::Reply;
 use super::session::Session;
+use super::shards::ShardFailure;
 
 /// A write that may share an entry with others.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +32,12 @@ impl Session {
             return None;
         }
         let (at, spec) = self.admit(args).ok()?;
+        // Strings that are replied may be large, and would be held until all are there.
+        let replies_string = spec.name.starts_with("get")
+            || (spec.name == "set"
+                && args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"get")));
         let is_write = spec.flags.has(CommandFlags::WRITE) && matches!(spec.run, Handler::Keys(_));
+        let is_write = is_write && !replies_string;
         let place = place_of(shards, args, spec).ok().flatten().filter(|_| is_write)?;
         Some(SharedWrite { at, spec, place })
     }
@@ -56,8 +63,12 @@ impl Session {
         let now = Instant::now();
         let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
         let each = took.as_micros() / (writes.len().max(1) as u128);
-        for (_, write) in writes {
+        for (args, write) in writes {
             let reply = match replies.get_mut(&write.place.shard) {
+                // Each alone may not be too much.
+                Some(Err(ShardFailure::TooLarge(_))) => {
+                    write_alone(&shards, write.place, args).unwrap_or_else(Refusal::into_reply)
+                }
                 Some(Ok(replies)) => {
                     replies.next().map_or(Reply::Null, |ReplicatedReply(reply)| reply)
                 }

@@ -51,6 +51,26 @@ fn a_client_that_follows_nobody_can_use_any_node_that_forwards() {
         assert!(client.run("APPEND {n}hash x").unwrap().starts_with("(error) WRONGTYPE"));
     }
 
+    // What arrives together is shared out among the shards, and answered in its order.
+    let mut lines: Vec<String> = (0..40).map(|at| format!("INCRBY p{} {at}", at % 7)).collect();
+    lines.insert(20, "GET p0".to_owned());
+    lines.push("SET p0 end GET".to_owned());
+    lines.push("HSET p1 field value".to_owned());
+    let mut expected = std::collections::BTreeMap::from([(0, 0)]);
+    let replies = clients[2].pipeline(&lines).unwrap();
+    let (mut at, mut replies) = (0, replies.into_iter().enumerate());
+    while at < 40 {
+        let (place, reply) = replies.next().unwrap();
+        if place == 20 {
+            assert_eq!(reply, format!("'{}'", expected[&0]));
+            continue;
+        }
+        *expected.entry(at % 7).or_insert(0) += at;
+        assert_eq!(reply, format!("({})", expected[&(at % 7)]));
+        at += 1;
+    }
+    assert_eq!(replies.next().unwrap().1, format!("'{}'", expected[&0]));
+    assert!(replies.next().unwrap().1.starts_with("(error) WRONGTYPE"));
     // One node leads all groups so far.
     let admin = ClusterAdmin::new(&*addresses[1], "secret").unwrap();
     assert!(admin.balance().unwrap() > 0);

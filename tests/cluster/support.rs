@@ -118,12 +118,18 @@ impl Client {
     }
 
     pub(crate) fn run(&mut self, line: &str) -> io::Result<String> {
-        let args: Vec<&str> = line.split(' ').collect();
-        let mut sent = format!("*{}\r\n", args.len());
-        for arg in args {
-            write!(sent, "${}\r\n{arg}\r\n", arg.len()).unwrap();
-        }
+        self.stream.write_all(encoded(line).as_bytes())?;
+        self.reply()
+    }
+
+    /// Sends commands together, and returns their replies.
+    pub(crate) fn pipeline(&mut self, lines: &[String]) -> io::Result<Vec<String>> {
+        let sent: String = lines.iter().map(|line| encoded(line)).collect();
         self.stream.write_all(sent.as_bytes())?;
+        lines.iter().map(|_| self.reply()).collect()
+    }
+
+    fn reply(&mut self) -> io::Result<String> {
         loop {
             match parse_frame(self.received.clone().freeze()) {
                 Ok((frame, rest)) => {
@@ -140,6 +146,15 @@ impl Client {
             }
         }
     }
+}
+
+fn encoded(line: &str) -> String {
+    let args: Vec<&str> = line.split(' ').collect();
+    let mut sent = format!("*{}\r\n", args.len());
+    for arg in args {
+        write!(sent, "${}\r\n{arg}\r\n", arg.len()).unwrap();
+    }
+    sent
 }
 
 fn text(bytes: &Bytes) -> String {

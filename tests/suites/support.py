@@ -97,6 +97,12 @@ def debian_source(package, version):
     return directory
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Servers:
     """Starts servers on free ports, each with a new store."""
 
@@ -104,9 +110,7 @@ class Servers:
         self.running = []
 
     def start(self, make):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         store = WORK / f"store-{port}"
         shutil.rmtree(store, ignore_errors=True)
         (store / "0").mkdir(parents=True)
@@ -123,14 +127,14 @@ class Servers:
         raise SystemExit(f"the server does not start: see {log.name}")
 
     def redis(self):
-        build("cli,server", "--bin", "bitcask")
+        build("cli,cluster", "--bin", "bitcask")
         binary = ROOT / "target/release/bitcask"
         command = ["server", "start", "--port", "0", "--resp-port"]
         return self.start(lambda store, port: (
             [binary, "--dir", store / "redis", *command, str(port)], {"BITCASK_LOG_LEVEL": "off"}))
 
     def http(self):
-        build("cli,server", "--bin", "bitcask")
+        build("cli,cluster", "--bin", "bitcask")
         binary = ROOT / "target/release/bitcask"
         command = ["server", "start", "--port"]
         return self.start(lambda store, port: (

@@ -164,6 +164,16 @@ impl<T: PeerTransport> Node<T> {
     }
 }
 
+fn told(shard: u64, change: Change) -> ClusterChange {
+    ClusterChange {
+        shard,
+        key: change.key,
+        operation: change.operation,
+        time: change.timestamp,
+        entry_continues: change.batch_continues,
+    }
+}
+
 fn no_cluster() -> ClusterError {
     ClusterError::Stopped("it belongs to no cluster".to_owned())
 }
@@ -191,7 +201,13 @@ impl ClusterChanges {
     ///
     /// As [`recv_timeout`](Self::recv_timeout).
     pub fn try_recv(&mut self) -> Result<Option<ClusterChange>, ClusterError> {
-        self.recv_timeout(Duration::ZERO)
+        loop {
+            match self.step()? {
+                ShardStep::Change(shard, change) => return Ok(Some(told(shard, change))),
+                ShardStep::More => {}
+                ShardStep::Nothing => return self.check_running().map(|()| None),
+            }
+        }
     }
 
     /// Waits for the next change, for at most `timeout`. Returns `None` if none has arrived.
@@ -206,13 +222,7 @@ impl ClusterChanges {
         timeout: Duration,
     ) -> Result<Option<ClusterChange>, ClusterError> {
         let found = self.recv(Instant::now().checked_add(timeout))?;
-        Ok(found.map(|(shard, change)| ClusterChange {
-            shard,
-            key: change.key,
-            operation: change.operation,
-            time: change.timestamp,
-            entry_continues: change.batch_continues,
-        }))
+        Ok(found.map(|(shard, change)| told(shard, change)))
     }
 
     /// Waits for a change until a moment, or for as long as it takes.

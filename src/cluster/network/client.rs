@@ -30,6 +30,8 @@ use crate::cluster::consensus::Consensus;
 
 /// Maximum number of connections to an address that nobody uses.
 const IDLE_MAX: usize = 64;
+/// Time to connect, for a question that must not be asked twice.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// Time for entries. They have at most a few megabytes, or are one large request.
 const ENTRIES_TIME: Duration = Duration::from_secs(10);
 
@@ -191,7 +193,8 @@ impl<T: PeerTransport> PeerConnection<T> {
                 }
             }
         }
-        let sender = self.connect().await.map_err(not_sent)?;
+        let connected = tokio::time::timeout(CONNECT_TIME, self.connect()).await;
+        let Ok(Ok(sender)) = connected else { return Err(AskFailure::NotSent) };
         self.exchange(sender, body).await.map_err(unknown)
     }
 

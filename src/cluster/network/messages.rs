@@ -117,6 +117,8 @@ pub(crate) enum PeerAnswer {
     Failed(String),
     Written(WriteOutcome),
     ReadIndex(Option<u64>),
+    /// Nothing was done, since too many requests wait.
+    Busy,
 }
 
 /// What has become of a request that was sent to the leader.

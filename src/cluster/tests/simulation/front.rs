@@ -81,7 +81,7 @@ fn failed(node: &SimNode, error: ClusterError) -> Told {
     match shown(node, error) {
         ShardFailure::Moved(address) => Told::Moved(address),
         ShardFailure::NoLeader => Told::NoLeader,
-        ShardFailure::Failed(text) => Told::Failed(text),
+        ShardFailure::TooLarge(text) | ShardFailure::Failed(text) => Told::Failed(text),
     }
 }
 
