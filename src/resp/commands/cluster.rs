@@ -59,12 +59,16 @@ fn members<'a>(topology: &'a Topology, shard: &'a TopologyShard) -> Vec<&'a Topo
 
 pub(in crate::resp) fn slots(session: &mut Session, _args: &[Bytes]) -> Answer {
     let topology = topology(session)?;
-    // A shard without a leader is served by nobody.
     let is_reached = |leader| topology.node(leader).is_some();
-    let served = topology.shards.iter().filter(|shard| shard.leader.is_some_and(is_reached));
-    let rows = served.map(|shard| {
+    let rows = topology.shards.iter().map(|shard| {
         let mut row = vec![Reply::count(*shard.slots.start()), Reply::count(*shard.slots.end())];
-        row.extend(members(&topology, shard).into_iter().map(|node| {
+        // Clients give up a cluster in which a slot is nobody's. Here they are told to try again
+        // until a leader is elected.
+        let nodes = match shard.leader.filter(|leader| is_reached(*leader)) {
+            Some(_) => members(&topology, shard),
+            None => topology.node(topology.me).into_iter().collect(),
+        };
+        row.extend(nodes.into_iter().map(|node| {
             Reply::Array(vec![
                 Reply::bulk(node.host.clone()),
                 Reply::count(node.port),
