@@ -23,7 +23,7 @@ const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// Administers a cluster through one of its nodes. Calls block.
 pub struct ClusterAdmin {
-    address: String,
+    pub(super) address: String,
     secret: Arc<str>,
     runtime: Runtime,
 }
@@ -47,7 +47,22 @@ impl ClusterAdmin {
         Ok(Self { address: address.into(), secret: Arc::from(secret), runtime })
     }
 
-    fn ask(
+    pub(super) fn ask(
+        &self,
+        address: &str,
+        group: u64,
+        request: &PeerRequest,
+        time: Duration,
+    ) -> Result<PeerAnswer, ClusterError> {
+        match self.try_ask(address, group, request, time)? {
+            PeerAnswer::Failed(reason) => Err(ClusterError::Refused(reason)),
+            PeerAnswer::AskLeader { leader, .. } => Err(ClusterError::NotLeader { leader }),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Returns the answer, also if it is that the node cannot.
+    pub(super) fn try_ask(
         &self,
         address: &str,
         group: u64,
@@ -57,12 +72,8 @@ impl ClusterAdmin {
         let (secret, idle, progress) = (Arc::clone(&self.secret), Arc::default(), Arc::default());
         let network = PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress };
         let mut connection = network.connection(address);
-        match self.runtime.block_on(connection.ask(request, time)) {
-            Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),
-            Ok(PeerAnswer::AskLeader { leader, .. }) => Err(ClusterError::NotLeader { leader }),
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(ClusterError::Stopped(format!("{address}: {error}"))),
-        }
+        let answer = self.runtime.block_on(connection.ask(request, time));
+        answer.map_err(|error| ClusterError::Stopped(format!("{address}: {error}")))
     }
 
     fn order(&self, request: &PeerRequest, time: Duration) -> Result<(), ClusterError> {

@@ -27,7 +27,7 @@ impl<T: PeerTransport> Node<T> {
         group: &RaftGroup,
         request: Request,
     ) -> Result<Answered, ClusterError> {
-        let mut leader = self.leader_elsewhere(group);
+        let mut leader = self.leader_elsewhere(group).filter(|_| self.options.forwards);
         if leader.is_none() {
             return group.write(request).await;
         }
@@ -51,6 +51,11 @@ impl<T: PeerTransport> Node<T> {
 
     /// Waits until this node has applied everything that was acknowledged before this call.
     pub(crate) async fn read_index(&self, group: &RaftGroup) -> Result<(), ClusterError> {
+        if self.options.forwards { self.catch_up(group).await } else { group.read_index().await }
+    }
+
+    /// Does the same, and asks the leader if that is another node.
+    pub(super) async fn catch_up(&self, group: &RaftGroup) -> Result<(), ClusterError> {
         let mut leader = self.leader_elsewhere(group);
         if leader.is_none() {
             return group.read_index().await;
@@ -76,11 +81,10 @@ impl<T: PeerTransport> Node<T> {
         Err(nobody)
     }
 
-    /// Returns the leader of a group and its address, if that is another node, and this one
-    /// forwards.
+    /// Returns the leader of a group and its address, if that is another node.
     fn leader_elsewhere(&self, group: &RaftGroup) -> Option<(u64, String)> {
         let leader = group.leader().filter(|leader| *leader != self.options.id)?;
-        self.options.forwards.then(|| self.address_of(leader)).flatten().map(|it| (leader, it))
+        self.address_of(leader).map(|address| (leader, address))
     }
 
     /// Answers a node that has forwarded a write.

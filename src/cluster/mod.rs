@@ -15,6 +15,7 @@
 mod accepting;
 mod admin;
 mod apply;
+mod backup;
 mod changes;
 mod consensus;
 mod drawn;
@@ -24,6 +25,7 @@ mod group;
 mod http;
 mod identity;
 mod leading;
+mod lending;
 mod map;
 mod membership;
 mod network;

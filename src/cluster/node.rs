@@ -30,11 +30,16 @@ pub(crate) struct Node<T> {
     /// Lock 0, before the groups: the turn to found or to join a cluster.
     pub(super) founding: AsyncMutex<()>,
     /// Lock 9: snapshots that are being received, by group. A new one replaces the one before.
-    receiving: Mutex<BTreeMap<u64, (u64, SnapshotFiles)>>,
+    receiving: Mutex<SnapshotsByGroup>,
+    /// Lock 9: snapshots that are lent.
+    pub(super) lent: Mutex<SnapshotsByGroup>,
     next_snapshot: AtomicU64,
     /// Connections to the others that nobody uses.
     idle: Arc<IdlePeers>,
 }
+
+/// Snapshots by group, each with a number.
+pub(super) type SnapshotsByGroup = BTreeMap<u64, (u64, SnapshotFiles)>;
 
 /// The groups that this node takes part in.
 #[derive(Default)]
@@ -62,6 +67,7 @@ impl<T: PeerTransport> Node<T> {
             groups: Mutex::default(),
             founding: AsyncMutex::default(),
             receiving: Mutex::default(),
+            lent: Mutex::default(),
             idle: Arc::default(),
             next_snapshot: AtomicU64::new(1),
         };
@@ -195,8 +201,13 @@ impl<T: PeerTransport> Node<T> {
         })
     }
 
-    fn snapshots(&self) -> MutexGuard<'_, BTreeMap<u64, (u64, SnapshotFiles)>> {
+    fn snapshots(&self) -> MutexGuard<'_, SnapshotsByGroup> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a number for a snapshot that is received or lent.
+    pub(super) fn next_snapshot(&self) -> u64 {
+        self.next_snapshot.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn answer_raft(&self, group: &RaftGroup, request: PeerRequest) -> PeerAnswer {
@@ -218,7 +229,7 @@ impl<T: PeerTransport> Node<T> {
             }
             PeerRequest::BeginSnapshot => match raft.begin_receiving_snapshot().await {
                 Ok(files) => {
-                    let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
+                    let number = self.next_snapshot();
                     let before = self.snapshots().insert(group.number, (number, *files));
                     discard(before);
                     Ok(PeerAnswer::SnapshotBegun(number))
@@ -304,6 +315,11 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
             PeerRequest::Write(request) => return self.answer_write(&*group()?, request).await,
             PeerRequest::ReadIndex => return self.answer_read_index(&*group()?).await,
+            PeerRequest::LendSnapshot => return self.lend_snapshot(&*group()?).await,
+            PeerRequest::GetPiece { snapshot, name, offset } => {
+                return self.lent_piece(number, snapshot, &name, offset);
+            }
+            PeerRequest::ReturnSnapshot => return Ok(self.take_back(number)),
             PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
             _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
         }
@@ -312,7 +328,7 @@ impl<T: PeerTransport> Node<T> {
 }
 
 /// Removes the files of a snapshot that nobody wants any more, which may take long.
-fn discard(received: Option<(u64, SnapshotFiles)>) {
+pub(super) fn discard(received: Option<(u64, SnapshotFiles)>) {
     if let Some(received) = received {
         tokio::task::spawn_blocking(move || drop(received));
     }

@@ -114,7 +114,7 @@ pub(super) fn encode_key(key: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Decodes a stored key. Returns `None` for one that is not a key of Redis.
-pub(super) fn decode_key(key: &[u8]) -> Option<&[u8]> {
+pub(crate) fn decode_key(key: &[u8]) -> Option<&[u8]> {
     match key {
         [RESERVED, rest @ ..] => rest.first().filter(|byte| **byte == RESERVED).map(|_| rest),
         _ => Some(key),

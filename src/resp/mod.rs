@@ -67,6 +67,8 @@ mod reply;
 mod reply_buffer;
 mod reply_memory;
 #[cfg(feature = "cluster")]
+mod restoring;
+#[cfg(feature = "cluster")]
 mod sent_reply;
 mod server;
 mod server_state;
@@ -99,6 +101,8 @@ pub(crate) use shards::{
 };
 #[cfg(feature = "cluster")]
 pub(crate) use slots::{SLOT_COUNT, slot_of};
+#[cfg(feature = "cluster")]
+pub(crate) use {encoding::decode_key, restoring::put_again};
 
 /// The version of Redis whose replies and errors clients get.
 const REDIS_VERSION: &str = "7.0.15";

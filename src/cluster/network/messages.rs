@@ -90,6 +90,23 @@ pub(crate) enum PeerRequest {
     Write(Request),
     /// Asks up to where a read has to have applied the log; to the leader.
     ReadIndex,
+    /// Builds a snapshot of the group and keeps it for an administrator.
+    LendSnapshot,
+    /// Reads a piece of it.
+    GetPiece {
+        snapshot: u64,
+        name: String,
+        offset: u64,
+    },
+    /// Lets go of it.
+    ReturnSnapshot,
+}
+
+/// A file of a snapshot that is lent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LentFile {
+    pub(crate) name: String,
+    pub(crate) size: u64,
 }
 
 /// The cluster as a node knows it.
@@ -117,6 +134,13 @@ pub(crate) enum PeerAnswer {
     Failed(String),
     Written(WriteOutcome),
     ReadIndex(Option<u64>),
+    SnapshotLent {
+        snapshot: u64,
+        /// The last entry in it.
+        index: u64,
+        files: Vec<LentFile>,
+    },
+    Piece(Bytes),
     /// Nothing was done, since too many requests wait.
     Busy,
 }

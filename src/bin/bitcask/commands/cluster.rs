@@ -187,6 +187,16 @@ enum ClusterCommand {
     /// Spreads the leads of the groups evenly over the nodes that answer, by one transfer after
     /// the other.
     Balance,
+    /// Copies all groups from the node to a new directory.
+    Backup {
+        /// The directory, which must not exist.
+        dir: PathBuf,
+    },
+    /// Puts all keys of a backup into the cluster, which may have another number of shards.
+    Restore {
+        /// The directory of the backup.
+        dir: PathBuf,
+    },
     /// Has the node build a snapshot of each group, after which it needs less of the log.
     Snapshot,
 }
@@ -201,6 +211,8 @@ pub(crate) fn run(args: ClusterCommandArgs, program: &mut Program) -> Result<Exi
         ClusterCommand::Remove { id } => admin.remove(id),
         ClusterCommand::Transfer { group, id } => admin.transfer(group, id),
         ClusterCommand::Snapshot => admin.snapshot(),
+        ClusterCommand::Backup { dir } => admin.backup(dir),
+        ClusterCommand::Restore { dir } => admin.restore(dir).map(drop),
         ClusterCommand::Balance => admin.balance().map(drop),
         ClusterCommand::Status { json } => {
             let status = admin.status().map_err(|error| failed(&error))?;
