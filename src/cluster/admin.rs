@@ -176,7 +176,7 @@ impl ClusterAdmin {
 /// its share. Groups whose leaders have room for them stay where they are.
 fn balanced(leads: Vec<(u64, Option<u64>)>, nodes: &[u64]) -> Vec<(u64, u64)> {
     let len = nodes.len().max(1);
-    // So many nodes lead one group more than the others.
+    // The groups of each node, and the number of nodes that lead one more.
     let (share, mut more) = (leads.len() / len, leads.len() % len);
     let mut counts: BTreeMap<u64, usize> = nodes.iter().map(|node| (*node, 0)).collect();
     let (mut transfers, mut moving) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! Snapshots that a node lends to an administrator, who copies their files.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use openraft::storage::RaftStateMachine as _;
 
@@ -8,7 +8,7 @@ use super::error::ClusterError;
 use super::group::{PATIENCE, RaftGroup, stopped};
 use super::network::PeerTransport;
 use super::network::messages::{LentFile, PIECE_SIZE, PeerAnswer};
-use super::node::{Node, discard};
+use super::node::{Node, SnapshotsByGroup, discard};
 use crate::raft::{SnapshotFiles, blocking};
 
 impl<T: PeerTransport> Node<T> {
@@ -63,7 +63,7 @@ impl<T: PeerTransport> Node<T> {
         PeerAnswer::Done
     }
 
-    fn lent(&self) -> std::sync::MutexGuard<'_, super::node::SnapshotsByGroup> {
+    fn lent(&self) -> MutexGuard<'_, SnapshotsByGroup> {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -38,8 +38,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const ATTEMPTS: usize = 150;
 
 impl<T: PeerTransport> Node<T> {
-    /// Founds a cluster of this node alone. Changes nothing if the node has founded
-    /// it already.
+    /// Founds a cluster of this node alone. Changes nothing if the node has founded it already.
     pub(crate) async fn init(self: &Arc<Self>, shards: u16) -> Result<(), ClusterError> {
         check_shards(shards)?;
         let turn = self.founding.lock().await;
@@ -102,8 +101,8 @@ impl<T: PeerTransport> Node<T> {
         if found.is_some_and(|found| found != identity) {
             return refused("this node belongs to another cluster");
         }
-        // The map first: if this node loses its directory from now on, its number is taken. What
-        // the map is told is noted before that: whoever asks may not hear that it was told.
+        // The map first: if this node loses its directory from now on, its number is taken. The
+        // node notes its incarnation even before that, since the answer of the map may get lost.
         if found.is_none() {
             identity.begin(fs, dir)?;
         }
