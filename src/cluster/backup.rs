@@ -58,7 +58,8 @@ impl ClusterAdmin {
     /// [`Refused`](ClusterError::Refused) if the directory exists, errors of the disk as
     /// [`Stopped`](ClusterError::Stopped), and those of [`join`](Self::join).
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<(), ClusterError> {
-        let dir = dir.as_ref();
+        // The parent of a single word has no name, and has to be synced.
+        let dir = &*fs::absolute(dir.as_ref())?;
         if Fs::DISK.exists(dir) {
             return Err(ClusterError::Refused(format!("{} exists", dir.display())));
         }
