@@ -21,7 +21,8 @@ impl SmallCluster {
     fn new(dir: &Path, shards: u16) -> Self {
         let (listen, redis) = (free_address(), free_address());
         let options = ClusterOptions::new(1, dir, "secret").listen(&listen).redis_address(&redis);
-        let node = ClusterNode::start(options.store(Options::new().segment_size(1 << 20))).unwrap();
+        let options = options.store(Options::new().segment_size(1 << 20));
+        let node = patiently(|| ClusterNode::start(options.clone()));
         node.init(shards).unwrap();
         let server = patiently(|| node.redis(&redis, RespOptions::new().threads(2)));
         let stop = server.stop_handle();

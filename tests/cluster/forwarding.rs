@@ -18,7 +18,7 @@ fn a_client_that_follows_nobody_can_use_any_node_that_forwards() {
             .redis_address(&redis)
             .forward(true)
             .store(Options::new().segment_size(1 << 20));
-        let node = ClusterNode::start(options).unwrap();
+        let node = patiently(|| ClusterNode::start(options.clone()));
         match addresses.first() {
             None => node.init(3).unwrap(),
             Some(first) => node.join(first).unwrap(),
