@@ -123,8 +123,10 @@ fn an_expiry_change_keeps_concurrently_put_values() {
             }
         });
         while !putting.is_finished() {
-            assert!(db.expire("key", HOUR).unwrap());
-            assert!(db.persist("key").unwrap());
+            for changed in [db.expire("key", HOUR), db.persist("key")] {
+                // A thread that does not run often may lose every attempt.
+                assert!(matches!(changed, Ok(true) | Err(Error::Conflict { .. })), "{changed:?}");
+            }
         }
     });
 }
