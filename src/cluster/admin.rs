@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::error::ClusterError;
-use super::group::stopped;
+use super::error::{ClusterError, failed};
 use super::map::MAP_GROUP;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::network::{PeerNetwork, Tcp};
@@ -40,10 +39,10 @@ impl ClusterAdmin {
     ///
     /// # Errors
     ///
-    /// [`Stopped`](ClusterError::Stopped) if the operating system cannot start a runtime.
+    /// [`Failed`](ClusterError::Failed) if the operating system cannot start a runtime.
     pub fn new(address: impl Into<String>, secret: &str) -> Result<Self, ClusterError> {
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| stopped(&error))?;
+        let runtime = runtime.map_err(|error| failed(&error))?;
         Ok(Self { address: address.into(), secret: Arc::from(secret), runtime })
     }
 
@@ -73,7 +72,7 @@ impl ClusterAdmin {
         let network = PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress };
         let mut connection = network.connection(address);
         let answer = self.runtime.block_on(connection.ask(request, time));
-        answer.map_err(|error| ClusterError::Stopped(format!("{address}: {error}")))
+        answer.map_err(|error| ClusterError::Failed(format!("{address}: {error}")))
     }
 
     fn order(&self, request: &PeerRequest, time: Duration) -> Result<(), ClusterError> {
@@ -85,7 +84,7 @@ impl ClusterAdmin {
     /// # Errors
     ///
     /// Those of [`ClusterNode::init`](super::ClusterNode::init), and
-    /// [`Stopped`](ClusterError::Stopped) if the node cannot be reached.
+    /// [`Failed`](ClusterError::Failed) if the node cannot be reached, or does not answer in time.
     pub fn init(&self, shards: u16) -> Result<(), ClusterError> {
         self.order(&PeerRequest::Init { shards }, SHORT)
     }

@@ -56,7 +56,7 @@ impl ClusterAdmin {
     /// # Errors
     ///
     /// [`Refused`](ClusterError::Refused) if the directory exists, errors of the disk as
-    /// [`Stopped`](ClusterError::Stopped), and those of [`join`](Self::join).
+    /// [`Failed`](ClusterError::Failed), and those of [`join`](Self::join).
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<(), ClusterError> {
         // The parent of a single word has no name, and has to be synced.
         let dir = &*fs::absolute(dir.as_ref())?;
@@ -98,7 +98,7 @@ impl ClusterAdmin {
                 let PeerAnswer::Piece(bytes) = piece else { return odd() };
                 if bytes.is_empty() {
                     let text = format!("{} ends at {offset}, before its size", lent.name);
-                    return Err(ClusterError::Stopped(text));
+                    return Err(ClusterError::Failed(text));
                 }
                 file.write_within_limit(&bytes, offset)?;
                 offset += bytes.len() as u64;
@@ -121,7 +121,7 @@ impl ClusterAdmin {
     /// # Errors
     ///
     /// [`Refused`](ClusterError::Refused) if the directory has no complete backup, or the cluster
-    /// refuses a key; errors of the disk as [`Stopped`](ClusterError::Stopped), and those of
+    /// refuses a key; errors of the disk as [`Failed`](ClusterError::Failed), and those of
     /// [`join`](Self::join).
     pub fn restore(&self, dir: impl AsRef<Path>) -> Result<u64, ClusterError> {
         let dir = dir.as_ref();

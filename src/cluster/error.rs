@@ -40,9 +40,13 @@ pub enum ClusterError {
         /// The position, as text.
         position: String,
     },
-    /// The node cannot go on.
+    /// The node cannot go on, or was stopped. A write that it was at may take effect or not.
     #[error("this node does not take part: {0}")]
     Stopped(String),
+    /// The disk, the network or the operating system has failed this call. The message names the
+    /// file or the address.
+    #[error("{0}")]
+    Failed(String),
 }
 
 fn shown_leader(leader: Option<u64>) -> String {
@@ -54,6 +58,10 @@ fn shown_leader(leader: Option<u64>) -> String {
 
 impl From<Error> for ClusterError {
     fn from(error: Error) -> Self {
-        Self::Stopped(error.to_string())
+        failed(&error)
     }
+}
+
+pub(super) fn failed(error: &impl std::fmt::Display) -> ClusterError {
+    ClusterError::Failed(error.to_string())
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::apply::Applier;
 use super::consensus::{Answered, Consensus, Request};
-use super::error::ClusterError;
+use super::error::{ClusterError, failed};
 use super::map::ClusterMap;
 use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTransfer};
 use super::options::ClusterOptions;
@@ -93,7 +93,7 @@ impl RaftGroup {
         let store = keeping_history(options.store.clone());
         let state = StateMachine::open_on(&options.env, &path, store, Applier::new())?;
         let log = log.purging_after(&state);
-        let config = options.timing.config().validate().map_err(|error| stopped(&error))?;
+        let config = options.timing.config().validate().map_err(|error| failed(&error))?;
         let sending = Arc::clone(&network.progress);
         let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
         let raft = raft.map_err(|error| stopped(&error))?;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::consensus::{Answered, Request};
 use super::drawn;
-use super::error::ClusterError;
+use super::error::{ClusterError, failed};
 use super::group::{RaftGroup, stopped};
 use super::identity::NodeIdentity;
 use super::map::{MAP_GROUP, MapChange, NodeAddresses};
@@ -84,7 +84,8 @@ impl<T: PeerTransport> Node<T> {
     pub(crate) async fn join(self: &Arc<Self>, address: &str) -> Result<(), ClusterError> {
         let turn = self.founding.lock().await;
         let mut seed = self.network(MAP_GROUP).connection(address);
-        let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await.map_err(|it| stopped(&it))?;
+        let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await;
+        let known = known.map_err(|error| failed(&format!("{address}: {error}")))?;
         let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
         let (fs, dir) = (&self.options.env.fs, &self.options.dir);
         let open = self.identity();
@@ -221,7 +222,7 @@ impl<T: PeerTransport> Node<T> {
                 }
                 Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
                 Ok(answer) => return Ok(answer),
-                Err(error) => last = stopped(&error),
+                Err(error) => last = failed(&format!("{address}: {error}")),
             }
             if next.is_none() {
                 tokio::time::sleep(PAUSE).await;

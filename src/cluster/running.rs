@@ -14,8 +14,7 @@ use tokio::sync::watch;
 use super::accepting::serve_each;
 use super::changes::ClusterChanges;
 use super::changes::position::ClusterPosition;
-use super::error::ClusterError;
-use super::group::stopped;
+use super::error::{ClusterError, failed};
 use super::http;
 use super::network::Tcp;
 use super::network::server::serve;
@@ -51,22 +50,22 @@ impl ClusterNode {
     ///
     /// # Errors
     ///
-    /// [`Stopped`](ClusterError::Stopped) if the address cannot be used, or the directory cannot be
+    /// [`Failed`](ClusterError::Failed) if the address cannot be used, or the directory cannot be
     /// read, and [`Refused`](ClusterError::Refused) if it belongs to another node.
     pub fn start(mut options: ClusterOptions) -> Result<Self, ClusterError> {
         let (listener, address) =
-            listener::bind(&*options.listen).map_err(|error| stopped(&error))?;
+            listener::bind(&*options.listen).map_err(|error| unheard(&options.listen, &error))?;
         if options.listen.ends_with(":0") {
             options.listen = address.to_string();
         }
         let mut builder = Builder::new_multi_thread();
         let runtime = builder.thread_name("bitcask-cluster").enable_all().build();
-        let runtime = runtime.map_err(|error| stopped(&error))?;
+        let runtime = runtime.map_err(|error| failed(&error))?;
         let node = runtime.block_on(Node::start(options, Tcp))?;
         let (stop, stopping) = watch::channel(false);
         let listener = {
             let _within = runtime.enter();
-            TcpListener::from_std(listener).map_err(|error| stopped(&error))?
+            TcpListener::from_std(listener).map_err(|error| failed(&error))?
         };
         let peer = Arc::new(Arc::clone(&node));
         runtime
@@ -85,7 +84,7 @@ impl ClusterNode {
     /// # Errors
     ///
     /// [`Refused`](ClusterError::Refused) if the node belongs to a cluster with another number of
-    /// shards, and the errors of the disk as [`Stopped`](ClusterError::Stopped).
+    /// shards, and the errors of the disk as [`Failed`](ClusterError::Failed).
     pub fn init(&self, shards: u16) -> Result<(), ClusterError> {
         self.run(self.node.init(shards))
     }
@@ -140,8 +139,8 @@ impl ClusterNode {
     ///
     /// [`HistoryGone`](ClusterError::HistoryGone) if this node has not all changes behind the
     /// position any more, [`ForeignPosition`](ClusterError::ForeignPosition) if it is one of
-    /// another cluster, and [`Stopped`](ClusterError::Stopped) if the store cannot be read or the
-    /// node belongs to no cluster.
+    /// another cluster, [`Failed`](ClusterError::Failed) if the store cannot be read, and
+    /// [`Stopped`](ClusterError::Stopped) if the node belongs to no cluster.
     ///
     /// ```no_run
     /// use bitcask::Operation;
@@ -192,7 +191,7 @@ impl ClusterNode {
     ///
     /// # Errors
     ///
-    /// [`Stopped`](ClusterError::Stopped) if the address cannot be used.
+    /// [`Failed`](ClusterError::Failed) if the address cannot be used.
     pub fn http(
         &self,
         address: impl ToSocketAddrs,
@@ -201,9 +200,10 @@ impl ClusterNode {
         let Some(runtime) = &self.runtime else {
             return Err(ClusterError::Stopped("the node is stopping".to_owned()));
         };
-        let (listener, address) = listener::bind(address).map_err(|error| stopped(&error))?;
+        let (listener, address) =
+            listener::bind(address).map_err(|error| unheard("the address for HTTP", &error))?;
         let _within = runtime.enter();
-        let listener = TcpListener::from_std(listener).map_err(|error| stopped(&error))?;
+        let listener = TcpListener::from_std(listener).map_err(|error| failed(&error))?;
         let (node, token) = (Arc::clone(&self.node), token.map(Arc::from));
         runtime.spawn(http::run(listener, node, token, self.stop.subscribe()));
         Ok(address)
@@ -218,6 +218,10 @@ impl ClusterNode {
             None => Err(ClusterError::Stopped("the node is stopping".to_owned())),
         }
     }
+}
+
+fn unheard(address: &str, error: &io::Error) -> ClusterError {
+    failed(&format!("cannot listen at {address}: {error}"))
 }
 
 impl Drop for ClusterNode {

@@ -115,6 +115,7 @@ impl<T: PeerTransport> HttpState<T> {
             }
             ClusterError::HistoryGone { .. } => StatusCode::GONE,
             ClusterError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         HttpFailure::new(status, error.to_string())
     }

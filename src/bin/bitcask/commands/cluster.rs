@@ -205,15 +205,20 @@ pub(crate) fn run(args: ClusterCommandArgs, program: &mut Program) -> Result<Exi
     let secret = secret(Some(&args.secret_file))?;
     let admin = ClusterAdmin::new(args.node, &secret).map_err(|error| failed(&error))?;
     let printer = program.printer(Format::Plain)?;
-    let done = match args.command {
-        ClusterCommand::Init { shards } => admin.init(shards),
-        ClusterCommand::Join { address } => admin.join(address),
-        ClusterCommand::Remove { id } => admin.remove(id),
-        ClusterCommand::Transfer { group, id } => admin.transfer(group, id),
-        ClusterCommand::Snapshot => admin.snapshot(),
-        ClusterCommand::Backup { dir } => admin.backup(dir),
-        ClusterCommand::Restore { dir } => admin.restore(dir).map(drop),
-        ClusterCommand::Balance => admin.balance().map(drop),
+    let done = || "done".to_owned();
+    let told = match args.command {
+        ClusterCommand::Init { shards } => admin.init(shards).map(|()| done()),
+        ClusterCommand::Join { address } => admin.join(address).map(|()| done()),
+        ClusterCommand::Remove { id } => admin.remove(id).map(|()| done()),
+        ClusterCommand::Transfer { group, id } => admin.transfer(group, id).map(|()| done()),
+        ClusterCommand::Snapshot => admin.snapshot().map(|()| done()),
+        ClusterCommand::Backup { dir } => admin.backup(dir).map(|()| done()),
+        ClusterCommand::Restore { dir } => {
+            admin.restore(dir).map(|keys| counted(keys, "key", "put"))
+        }
+        ClusterCommand::Balance => {
+            admin.balance().map(|leads| counted(leads as u64, "lead", "transferred"))
+        }
         ClusterCommand::Status { json } => {
             let status = admin.status().map_err(|error| failed(&error))?;
             if json {
@@ -227,8 +232,7 @@ pub(crate) fn run(args: ClusterCommandArgs, program: &mut Program) -> Result<Exi
             return Ok(Exit::Done);
         }
     };
-    done.map_err(|error| failed(&error))?;
-    printer.line("done")?;
+    printer.line(&told.map_err(|error| failed(&error))?)?;
     Ok(Exit::Done)
 }
 
@@ -279,7 +283,18 @@ fn secret(path: Option<&Path>) -> Result<String, Failure> {
     Ok(secret)
 }
 
+/// Says how many things a command has done.
+fn counted(count: u64, thing: &str, done: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending} {done}")
+}
+
 fn failed(error: &ClusterError) -> Failure {
-    let advice = "`bitcask cluster status` shows how the cluster is";
+    let advice = match error {
+        // These say by themselves what is wrong.
+        ClusterError::Failed(_) | ClusterError::Refused(_) => "",
+        ClusterError::Busy => "try again later",
+        _ => "`bitcask cluster status` shows how the cluster is",
+    };
     Failure::store(error.to_string(), advice)
 }
