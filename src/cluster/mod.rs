@@ -33,6 +33,7 @@ mod node;
 mod options;
 mod proposer;
 mod read_index;
+mod restoring;
 mod running;
 mod shards;
 mod status;
