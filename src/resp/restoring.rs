@@ -75,10 +75,10 @@ pub(crate) fn put_again<E: From<Error>>(
         run(command)?;
         let Expiry::At(time) = expiry else { return Ok(()) };
         let time = Bytes::from(to_ms(time).to_string());
-        let mut expire = vec![name(b"PEXPIREAT"), key.clone(), time];
+        let mut limit = vec![name(b"PEXPIREAT"), key.clone(), time];
         // What has no expiry counts as what expires later.
-        expire.extend(std::mem::replace(&mut is_begun, true).then(|| name(b"LT")));
-        run(expire)
+        limit.extend(std::mem::replace(&mut is_begun, true).then(|| name(b"LT")));
+        run(limit)
     };
     match content {
         StoredContent::String(string, _) => {

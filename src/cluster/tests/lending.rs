@@ -1,7 +1,10 @@
 //! Copies that a node lends.
 
+#![expect(clippy::disallowed_methods, reason = "the tests look for directories that must not stay")]
+
 use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use openraft::storage::RaftStateMachine as _;
 use tokio::net::TcpListener;
@@ -57,9 +60,11 @@ fn copies(dir: &Path) -> usize {
     names.filter(|name| name.starts_with("incoming-")).count()
 }
 
-/// Waits until so many copies are left.
+/// Waits until so many copies are left. Another thread removes them.
 async fn until_left(dir: &Path, count: usize) {
+    let until = Instant::now() + Duration::from_secs(60);
     while copies(dir) != count {
+        assert!(Instant::now() < until, "{} copies are left", copies(dir));
         tokio::task::yield_now().await;
     }
 }
@@ -138,7 +143,7 @@ fn a_copy_is_lent_while_a_snapshot_is_being_built() {
         let (lender, lending) = (Arc::clone(&node), Arc::clone(&group));
         let lent = runtime.spawn(async move { lend(&lender, &lending).await });
         // Whoever asks openraft has asked by now. For others, the moment does not matter.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         go_on.send(()).unwrap();
         let (_, index, _) = runtime.block_on(lent).unwrap();
         assert!(index >= applied, "{index} of {applied}");

@@ -163,8 +163,8 @@ impl OneNode {
 
     fn put_fields(&self, key: &str, range: Range<u32>) {
         for field in range.step_by(100) {
-            let fields: String = (field..field + 100).map(|it| format!(" f{it} 1")).collect();
-            assert_eq!(self.run(&format!("HSET {key}{fields}")), Some(100));
+            let fields: Vec<_> = (field..field + 100).map(|it| format!("f{it} 1")).collect();
+            assert_eq!(self.run(&format!("HSET {key} {}", fields.join(" "))), Some(100));
         }
     }
 }
