@@ -12,7 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::error::ClusterError;
 use super::group::RaftGroup;
 use super::identity::NodeIdentity;
-use super::map::{ClusterMap, MAP_GROUP, NodeAddresses, SHARDS_MAX};
+use super::map::{ClusterMap, MAP_GROUP, MapChange, NodeAddresses, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient};
 use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
@@ -302,13 +302,16 @@ impl<T: PeerTransport> Node<T> {
                 return Ok(PeerAnswer::Cluster(known.ok_or_else(none)?));
             }
             PeerRequest::PutNode { id, addresses } => {
-                self.change_map(super::map::MapChange::PutNode { id, addresses }).await?;
+                self.change_map(MapChange::PutNode { id, addresses }).await?;
             }
-            PeerRequest::RemoveNode { id } => {
-                self.change_map(super::map::MapChange::RemoveNode { id }).await?;
+            PeerRequest::BeginRemoval { id } => {
+                self.change_map(MapChange::BeginRemoval { id }).await?;
             }
+            PeerRequest::RemoveNode { id } => self.change_map(MapChange::RemoveNode { id }).await?,
             PeerRequest::Leave { id } => self.remove(id).await?,
-            PeerRequest::AddMember { id, address } => group()?.add_member(id, address).await?,
+            PeerRequest::AddMember { id, address } => {
+                self.add_member(&group()?, id, address).await?;
+            }
             PeerRequest::RemoveMember { id } => group()?.remove_member(id).await?,
             PeerRequest::Lead => group()?.lead(self).await?,
             PeerRequest::Yield { to } => group()?.yield_lead(to).await?,
