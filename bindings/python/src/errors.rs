@@ -67,8 +67,8 @@ fn class_name(error: &Error) -> &'static str {
     }
 }
 
-/// Returns the operating system's code of an error, also of one for which the store has a variant of
-/// its own.
+/// Returns the operating system's code of an error, even if the store has a variant of its own for
+/// it.
 fn os_code<'py>(py: Python<'py>, error: &Error) -> Option<Bound<'py, PyAny>> {
     let code = |name: &str| py.import("errno").and_then(|module| module.getattr(name)).ok();
     match error {
