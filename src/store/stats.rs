@@ -72,7 +72,8 @@ impl Reader {
     /// operations, and how long they took. [`Counters`] defines what counts.
     ///
     /// Adds up the counters of all threads that have used the store, which takes some microseconds.
-    /// May wait for a write at the end of the log. The figures are not all from the same moment. In a forked child, all of them are zero.
+    /// May wait for a write at the end of the log. The figures are not all from the same moment. In
+    /// a forked child, all of them are zero.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
