@@ -164,7 +164,8 @@ impl<T: PeerTransport> Node<T> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shards: known.map(|map| map.shards),
             nodes: entries(&map),
-            groups: groups.iter().map(|group| GroupStatus::of(group, &map)).collect(),
+            // Figures of stores may wait for a sync.
+            groups: blocking(|| groups.iter().map(|it| GroupStatus::of(it, &map)).collect()),
         }
     }
 
