@@ -19,7 +19,7 @@ fn failure(error: impl Display) -> StatusCode {
     StatusCode::INTERNAL_SERVER_ERROR
 }
 
-/// A get looks up one key in memory, so it runs here and not on another thread.
+/// Runs here: a get waits only for keys that are being loaded after an open, or uncached pages.
 async fn read(db: Store, name: Path<String>) -> Result<Bytes, StatusCode> {
     db.get_with(name.0, Bytes::copy_from_slice).map_err(failure)?.ok_or(StatusCode::NOT_FOUND)
 }

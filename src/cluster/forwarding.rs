@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::consensus::{Answered, Request};
-use super::error::ClusterError;
+use super::error::{ClusterError, failed};
 use super::group::{PATIENCE, RaftGroup, check_size};
 use super::network::messages::{PeerAnswer, PeerRequest, WriteOutcome};
 use super::network::{AskFailure, PeerTransport};
@@ -37,11 +37,13 @@ impl<T: PeerTransport> Node<T> {
             let Some((id, address)) = leader.take() else { break };
             let mut connection = self.network(group.number).connection_to(Some(id), &address);
             match connection.ask_once(&request, ANSWER_TIME).await {
-                Ok(PeerAnswer::Written(outcome)) => return outcome.into_answer(),
+                Ok(PeerAnswer::Written(outcome)) => return outcome.into_answer(id),
                 Ok(PeerAnswer::AskLeader { leader: Some(id), address: Some(address) }) => {
                     leader = Some((id, address));
                 }
-                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
+                Ok(PeerAnswer::Failed(reason)) => {
+                    return Err(ClusterError::Refused(format!("node {id}: {reason}")));
+                }
                 Ok(PeerAnswer::AskLeader { .. }) | Err(AskFailure::NotSent) => {}
                 Ok(_) | Err(AskFailure::Unknown) => return Err(ClusterError::Unknown),
             }
@@ -74,7 +76,9 @@ impl<T: PeerTransport> Node<T> {
                     leader = Some((id, address));
                 }
                 Ok(PeerAnswer::Busy) => return Err(ClusterError::Busy),
-                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Stopped(reason)),
+                Ok(PeerAnswer::Failed(reason)) => {
+                    return Err(failed(&format!("node {id}: {reason}")));
+                }
                 _ => {}
             }
         }
@@ -123,13 +127,15 @@ impl<T: PeerTransport> Node<T> {
 }
 
 impl WriteOutcome {
-    fn into_answer(self) -> Result<Answered, ClusterError> {
+    fn into_answer(self, node: u64) -> Result<Answered, ClusterError> {
         match self {
             Self::Replies(replies) => Ok(Answered::Replies(replies)),
             Self::Refused(reason) => Ok(Answered::Refused(reason)),
             Self::Busy => Err(ClusterError::Busy),
             Self::Unknown => Err(ClusterError::Unknown),
-            Self::Stopped(reason) => Err(ClusterError::Stopped(reason)),
+            Self::Stopped(reason) => {
+                Err(failed(&format!("node {node} does not take part: {reason}")))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::{BasicNode, Raft, RaftMetrics, ServerState, SnapshotPolicy};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::apply::Applier;
@@ -33,6 +33,8 @@ const RENAMED_MAX: usize = 128 << 10;
 const HISTORY: History = History::LastUpTo { duration: Duration::from_secs(600), bytes: 64 << 20 };
 /// Time after which a client is told that the group does not answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// Shortest time between two reports of openraft that are noted.
+const REPORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What openraft says of a group.
 pub(crate) type GroupMetrics = RaftMetrics<u64, BasicNode>;
@@ -46,6 +48,8 @@ pub(crate) struct RaftGroup {
     reads: mpsc::Sender<WaitingRead>,
     /// Lock 9: when this node last had all that the leader had committed, since it was opened.
     heard: Mutex<Option<Instant>>,
+    /// When openraft last reported. It does not while it waits for the disk.
+    reported: watch::Receiver<Instant>,
     /// Whether this node hands the lead over, and takes no requests meanwhile.
     pub(super) is_yielding: AtomicBool,
     /// The snapshots that this node is sending.
@@ -104,9 +108,21 @@ impl RaftGroup {
         tokio::spawn(proposer::run(raft.clone(), waiting));
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
+        let (noted, reported) = watch::channel(Instant::now());
+        tokio::spawn(note_reports(raft.metrics(), noted));
         let heard = Mutex::default();
         let is_yielding = AtomicBool::new(false);
-        Ok(Arc::new(Self { number, raft, state, writes, reads, heard, is_yielding, sending }))
+        Ok(Arc::new(Self {
+            number,
+            raft,
+            state,
+            writes,
+            reads,
+            heard,
+            reported,
+            is_yielding,
+            sending,
+        }))
     }
 
     /// Returns the snapshots that this node is sending.
@@ -138,13 +154,19 @@ impl RaftGroup {
         let applied_term = metrics.last_applied.map(|it| it.leader_id.term);
         if leader_of(&metrics) == Some(metrics.id)
             && applied_term == Some(metrics.current_term)
-            && let Some(ago) = metrics.millis_since_quorum_ack
+            && let Some(age) = self.quorum_age(&metrics)
         {
-            return Duration::from_millis(ago);
+            return age;
         }
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let since_entry = || Duration::from_micros(now().saturating_sub(self.state.store().time()));
         heard.map_or_else(since_entry, |heard| heard.elapsed())
+    }
+
+    /// Returns how long ago a majority answered this node, if it leads.
+    pub(super) fn quorum_age(&self, metrics: &GroupMetrics) -> Option<Duration> {
+        let ago = Duration::from_millis(metrics.millis_since_quorum_ack?);
+        Some(ago + self.reported.borrow().elapsed())
     }
 
     /// Returns an error if this node does not take part in the group any more.
@@ -219,6 +241,14 @@ impl RaftGroup {
     pub(crate) async fn stop(&self) {
         // A task that has panicked has ended too.
         drop(self.raft.shutdown().await);
+    }
+}
+
+/// Notes when openraft reports, until the group has ended.
+async fn note_reports(mut metrics: watch::Receiver<GroupMetrics>, noted: watch::Sender<Instant>) {
+    while metrics.changed().await.is_ok() {
+        noted.send_replace(Instant::now());
+        tokio::time::sleep(REPORT_PAUSE).await;
     }
 }
 

@@ -34,24 +34,24 @@ impl NodeIdentity {
     }
 
     fn read_at(fs: &Fs, path: &Path) -> Result<Self> {
-        let file = fs.open(path, Access::Read)?;
-        let mut bytes = vec![0; SIZE_MAX];
-        let size = file.read_at(&mut bytes, 0)?;
-        bytes.truncate(size);
         let wrong = |error: serde_json::Error| Error::corrupt(path, 0, error.to_string());
-        serde_json::from_slice(&bytes).map_err(wrong)
+        serde_json::from_slice(&read_file(fs, path)?).map_err(wrong)
     }
 
     /// Returns what the directory was about to become when it was asked to join a cluster. The
     /// cluster may know it by that already.
-    pub(crate) fn begun(fs: &Fs, dir: &Path) -> Option<Self> {
-        // One that cannot be read was never durable, so nobody has heard of it.
-        Self::read_at(fs, &dir.join("NODE.new")).ok()
+    pub(crate) fn begun(fs: &Fs, dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join("NODE.new");
+        if !fs.exists(&path) {
+            return Ok(None);
+        }
+        // One that is not complete was never durable, so nobody has heard of it.
+        Ok(serde_json::from_slice(&read_file(fs, &path)?).ok())
     }
 
     /// Notes what the directory is about to become. Durable when this returns.
     pub(crate) fn begin(&self, fs: &Fs, dir: &Path) -> Result<()> {
-        if Self::begun(fs, dir) == Some(*self) {
+        if Self::begun(fs, dir)? == Some(*self) {
             return Ok(());
         }
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
@@ -73,12 +73,19 @@ impl NodeIdentity {
     }
 }
 
+fn read_file(fs: &Fs, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; SIZE_MAX];
+    let size = fs.open(path, Access::Read)?.read_at(&mut bytes, 0)?;
+    bytes.truncate(size);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::testing::twin::Twin;
+    use crate::testing::twin::{Call, Fault, FaultKind, Twin};
 
     #[test]
     fn an_identity_is_read_as_it_was_written() {
@@ -114,11 +121,24 @@ mod tests {
     }
 
     #[test]
+    fn a_note_that_cannot_be_read_is_not_taken_for_none() {
+        let twin = Twin::new();
+        let (fs, dir) = (Fs::Twin(Arc::clone(&twin)), Path::new("/node"));
+        fs.create_dirs(dir).unwrap();
+        let identity =
+            NodeIdentity { node: 1, cluster: 2, shards: 3, is_founder: false, incarnation: 4 };
+        identity.begin(&fs, dir).unwrap();
+        twin.fail(Fault::new(FaultKind::Eio).only(Call::ReadAt));
+        assert!(NodeIdentity::begun(&fs, dir).is_err());
+        assert_eq!(NodeIdentity::begun(&fs, dir).unwrap(), Some(identity));
+    }
+
+    #[test]
     fn what_a_directory_is_about_to_become_outlives_the_power() {
         let twin = Twin::new();
         let (fs, dir) = (Fs::Twin(Arc::clone(&twin)), Path::new("/node"));
         fs.create_dirs(dir).unwrap();
-        assert_eq!(NodeIdentity::begun(&fs, dir), None);
+        assert_eq!(NodeIdentity::begun(&fs, dir).unwrap(), None);
         let identity =
             NodeIdentity { node: 1, cluster: 2, shards: 3, is_founder: false, incarnation: 4 };
         identity.begin(&fs, dir).unwrap();
@@ -129,7 +149,7 @@ mod tests {
         for ops in begun..=twin.op_count() {
             let left = Fs::Twin(twin.power_image(ops, |_| false));
             let read = NodeIdentity::read(&left, dir).unwrap();
-            assert_eq!(read.or_else(|| NodeIdentity::begun(&left, dir)), Some(identity));
+            assert_eq!(read.or_else(|| NodeIdentity::begun(&left, dir).unwrap()), Some(identity));
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct ClusterMap {
     /// Number of changes so far.
     pub(crate) epoch: u64,
     pub(crate) nodes: BTreeMap<u64, NodeAddresses>,
-    /// Numbers of nodes that were removed. No other node may have them.
+    /// Numbers of nodes that were removed, or are being removed. No other node may have them.
     pub(crate) removed: BTreeSet<u64>,
     /// Number of shards. It never changes.
     pub(crate) shards: u16,
@@ -51,6 +51,10 @@ pub(crate) enum MapChange {
         id: u64,
         addresses: NodeAddresses,
     },
+    /// Marks a node as one that is being removed. No group takes it from then on.
+    BeginRemoval {
+        id: u64,
+    },
     RemoveNode {
         id: u64,
     },
@@ -66,10 +70,10 @@ impl ClusterMap {
                 return Err(format!("the cluster has {} shards already", self.shards));
             }
             MapChange::PutNode { id, addresses } => {
-                if self.removed.contains(id) {
+                let before = self.nodes.get(id);
+                if before.is_none() && self.removed.contains(id) {
                     return Err(format!("a node {id} was removed: give this one another number"));
                 }
-                let before = self.nodes.get(id);
                 if before == Some(addresses) {
                     return Ok(());
                 }
@@ -86,6 +90,18 @@ impl ClusterMap {
                     ));
                 }
                 self.nodes.insert(*id, addresses.clone());
+            }
+            MapChange::BeginRemoval { id } => {
+                if self.removed.contains(id) {
+                    return Ok(());
+                }
+                if !self.nodes.contains_key(id) {
+                    return Err(format!("there is no node {id}"));
+                }
+                if self.nodes.len() == 1 {
+                    return Err("the last node of a cluster cannot be removed".to_owned());
+                }
+                self.removed.insert(*id);
             }
             MapChange::RemoveNode { id } => {
                 if self.nodes.remove(id).is_none() {
@@ -151,6 +167,23 @@ mod tests {
         assert!(map.change(&MapChange::Create { shards: 4 }).is_err());
         assert!(map.change(&MapChange::RemoveNode { id: 2 }).is_err());
         assert_eq!(map.epoch, 3);
+    }
+
+    #[test]
+    fn a_node_that_is_being_removed_stays_in_the_map_until_it_is_gone() {
+        let put = |id| MapChange::PutNode { id, addresses: NodeAddresses::default() };
+        let mut map = ClusterMap::default();
+        map.change(&put(1)).unwrap();
+        assert!(map.change(&MapChange::BeginRemoval { id: 1 }).is_err());
+        assert!(map.change(&MapChange::BeginRemoval { id: 2 }).is_err());
+        map.change(&put(2)).unwrap();
+        map.change(&MapChange::BeginRemoval { id: 2 }).unwrap();
+        // It can still be reached, and may say where.
+        map.change(&put(2)).unwrap();
+        assert!(map.nodes.contains_key(&2) && map.removed.contains(&2));
+        map.change(&MapChange::RemoveNode { id: 2 }).unwrap();
+        map.change(&MapChange::BeginRemoval { id: 2 }).unwrap();
+        assert!(map.change(&put(2)).is_err());
     }
 
     #[test]

@@ -3,14 +3,13 @@
 //! - Each node takes part in all groups. So the map names a new node, and then it joins group by
 //!   group; and it leaves in the opposite order. A join that was interrupted is repeated, and goes
 //!   on.
-//! - A node is added as a learner first, and votes once it has caught up.
+//! - A removal marks the number of the node in the map first. So no group takes the node again that
+//!   the removal has passed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::{BasicNode, ChangeMembers};
+use openraft::BasicNode;
 use tokio::time::Instant;
 
 use super::consensus::{Answered, Request};
@@ -22,20 +21,16 @@ use super::map::{MAP_GROUP, MapChange, NodeAddresses};
 use super::network::PeerTransport;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::node::{Node, check_shards};
-use super::proposer::deposed;
 use crate::mistake::{Mistake, made};
 
 /// Time in which a new node has to catch up with a group. It may have to receive a snapshot.
 const JOIN_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Time for an answer.
 const SHORT_TIME: Duration = Duration::from_secs(15);
-/// Time for one step of a change of the members, less than the answer has. Whoever waits for it
-/// asks again.
-const STEP_TIME: Duration = Duration::from_secs(10);
 /// How long to wait before a leader is asked for again.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// How often a leader is asked for.
-const ATTEMPTS: usize = 150;
+pub(super) const ATTEMPTS: usize = 150;
 
 impl<T: PeerTransport> Node<T> {
     /// Founds a cluster of this node alone. Changes nothing if the node has founded it already.
@@ -91,7 +86,7 @@ impl<T: PeerTransport> Node<T> {
         let open = self.identity();
         // Its groups may not have been opened the last time.
         let found = if open.is_some() { open } else { NodeIdentity::read(fs, dir)? };
-        let before = found.or_else(|| NodeIdentity::begun(fs, dir));
+        let before = if found.is_some() { found } else { NodeIdentity::begun(fs, dir)? };
         let identity = NodeIdentity {
             node: self.options.id,
             cluster: known.cluster,
@@ -150,6 +145,7 @@ impl<T: PeerTransport> Node<T> {
 
     /// Removes a node from all groups, and from the map.
     pub(crate) async fn remove(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
+        self.at_leader(MAP_GROUP, || PeerRequest::BeginRemoval { id }).await?;
         let groups = self.all_groups();
         for group in groups.iter().filter(|group| group.number != MAP_GROUP) {
             self.at_leader(group.number, || PeerRequest::RemoveMember { id }).await?;
@@ -157,6 +153,28 @@ impl<T: PeerTransport> Node<T> {
         // This may be the node, which hears nothing more of a group that it has left.
         self.at_leader(MAP_GROUP, || PeerRequest::RemoveNode { id }).await?;
         self.at_leader(MAP_GROUP, || PeerRequest::RemoveMember { id }).await.map(drop)
+    }
+
+    /// Makes a node a voter of a group that this one leads, once it has the log.
+    pub(super) async fn add_member(
+        &self,
+        group: &Arc<RaftGroup>,
+        id: u64,
+        address: String,
+    ) -> Result<(), ClusterError> {
+        group.add_learner(id, address).await?;
+        // A removal marks the number before it looks for the node in the groups. So if it has not
+        // found it in this one, the mark is there by now.
+        let Some(map) = self.group(MAP_GROUP) else {
+            return refused("this node belongs to no cluster");
+        };
+        let is_fresh = self.catch_up(&map).await;
+        is_fresh.map_err(|_| ClusterError::NotLeader { leader: None })?;
+        if map.map().removed.contains(&id) {
+            group.remove_member(id).await?;
+            return Err(ClusterError::Refused(format!("node {id} was removed")));
+        }
+        group.add_voter(id).await
     }
 
     /// Changes the map, on the leader of its group.
@@ -232,126 +250,6 @@ impl<T: PeerTransport> Node<T> {
     }
 }
 
-fn refused<T>(reason: &str) -> Result<T, ClusterError> {
+pub(super) fn refused<T>(reason: &str) -> Result<T, ClusterError> {
     Err(ClusterError::Refused(reason.to_owned()))
-}
-
-impl RaftGroup {
-    /// Makes a node a voter, once it has the log. Waits for that.
-    pub(super) async fn add_member(
-        self: &Arc<Self>,
-        id: u64,
-        address: String,
-    ) -> Result<(), ClusterError> {
-        let group = Arc::clone(self);
-        finished(async move {
-            // Whoever does not lead any more may not know of the latest change.
-            group.read_index().await?;
-            let metrics = group.metrics();
-            let membership = metrics.membership_config.membership();
-            let is_voter = membership.voter_ids().any(|voter| voter == id);
-            if is_voter && group.is_settled() {
-                return Ok(());
-            }
-            if !is_voter {
-                let node = BasicNode::new(address.clone());
-                if membership.get_node(&id) != Some(&node) {
-                    group.change(ChangeMembers::SetNodes([(id, node.clone())].into())).await?;
-                }
-                let raft = group.raft.clone();
-                let caught_up = async move { raft.add_learner(id, node, true).await };
-                changed(group.within_lead(caught_up).await?)?;
-            }
-            group.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
-        })
-        .await
-    }
-
-    /// Takes a node out of the group.
-    pub(super) async fn remove_member(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
-        let group = Arc::clone(self);
-        finished(async move {
-            group.read_index().await?;
-            let metrics = group.metrics();
-            let membership = metrics.membership_config.membership();
-            let voters: BTreeSet<u64> = membership.voter_ids().collect();
-            if voters == BTreeSet::from([id]) {
-                return refused("the last node of a cluster cannot be removed");
-            }
-            if voters.contains(&id) {
-                group.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
-            } else if membership.get_node(&id).is_some() || !group.is_settled() {
-                group.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
-            } else {
-                Ok(())
-            }
-        })
-        .await
-    }
-
-    /// Returns whether the members are those of one configuration that is applied, and not of two
-    /// between which a change is under way.
-    fn is_settled(&self) -> bool {
-        let metrics = self.metrics();
-        let members = &metrics.membership_config;
-        members.membership().get_joint_config().len() == 1
-            && *members.log_id() <= metrics.last_applied
-    }
-
-    /// Waits for a step of a change of the members. openraft may never answer if this node leads no
-    /// more meanwhile, and a node that is to catch up may need long.
-    async fn within_lead<R: Send + 'static>(
-        &self,
-        step: impl Future<Output = R> + Send + 'static,
-    ) -> Result<R, ClusterError> {
-        // It goes on although nobody waits any more: a change has two steps.
-        let step = tokio::spawn(step);
-        tokio::select! {
-            done = step => done.map_err(|error| stopped(&error)),
-            () = deposed(&self.raft) => Err(ClusterError::Unknown),
-            () = tokio::time::sleep(STEP_TIME) => Err(ClusterError::Unknown),
-        }
-    }
-
-    /// Changes the members. Waits until another change is complete.
-    async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ClusterError> {
-        for _ in 0..ATTEMPTS {
-            let (raft, change) = (self.raft.clone(), change.clone());
-            let changing = async move { raft.change_membership(change, false).await };
-            let result = self.within_lead(changing).await?;
-            let is_busy = matches!(
-                result,
-                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                    ChangeMembershipError::InProgress(_)
-                )))
-            );
-            if !is_busy {
-                return changed(result);
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Err(ClusterError::Busy)
-    }
-}
-
-/// Waits for a change of the members, which goes on although nobody waits any more. openraft makes
-/// the second of its two steps where the first was asked for.
-async fn finished(
-    change: impl Future<Output = Result<(), ClusterError>> + Send + 'static,
-) -> Result<(), ClusterError> {
-    tokio::spawn(change).await.map_err(|error| stopped(&error))?
-}
-
-type Changed<R> = Result<R, RaftError<u64, ClientWriteError<u64, BasicNode>>>;
-
-/// Returns what the result of a change of the members means.
-fn changed<R>(changed: Changed<R>) -> Result<(), ClusterError> {
-    match changed {
-        Ok(_) => Ok(()),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(other))) => {
-            Err(ClusterError::NotLeader { leader: other.leader_id })
-        }
-        Err(RaftError::APIError(error)) => Err(ClusterError::Refused(error.to_string())),
-        Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
-    }
 }

@@ -22,6 +22,7 @@ mod drawn;
 mod error;
 mod forwarding;
 mod group;
+mod group_members;
 mod http;
 mod identity;
 mod leading;

@@ -13,7 +13,7 @@ use super::error::ClusterError;
 use super::group::RaftGroup;
 use super::identity::NodeIdentity;
 use super::lending::LentCopies;
-use super::map::{ClusterMap, MAP_GROUP, NodeAddresses, SHARDS_MAX};
+use super::map::{ClusterMap, MAP_GROUP, MapChange, NodeAddresses, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient};
 use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
@@ -165,7 +165,8 @@ impl<T: PeerTransport> Node<T> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shards: known.map(|map| map.shards),
             nodes: entries(&map),
-            groups: groups.iter().map(|group| GroupStatus::of(group, &map)).collect(),
+            // Figures of stores may wait for a sync.
+            groups: blocking(|| groups.iter().map(|it| GroupStatus::of(it, &map)).collect()),
         }
     }
 
@@ -303,13 +304,16 @@ impl<T: PeerTransport> Node<T> {
                 return Ok(PeerAnswer::Cluster(known.ok_or_else(none)?));
             }
             PeerRequest::PutNode { id, addresses } => {
-                self.change_map(super::map::MapChange::PutNode { id, addresses }).await?;
+                self.change_map(MapChange::PutNode { id, addresses }).await?;
             }
-            PeerRequest::RemoveNode { id } => {
-                self.change_map(super::map::MapChange::RemoveNode { id }).await?;
+            PeerRequest::BeginRemoval { id } => {
+                self.change_map(MapChange::BeginRemoval { id }).await?;
             }
+            PeerRequest::RemoveNode { id } => self.change_map(MapChange::RemoveNode { id }).await?,
             PeerRequest::Leave { id } => self.remove(id).await?,
-            PeerRequest::AddMember { id, address } => group()?.add_member(id, address).await?,
+            PeerRequest::AddMember { id, address } => {
+                self.add_member(&group()?, id, address).await?;
+            }
             PeerRequest::RemoveMember { id } => group()?.remove_member(id).await?,
             PeerRequest::Lead => group()?.lead(self).await?,
             PeerRequest::Yield { to } => group()?.yield_lead(to).await?,

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::apply::Applier;
 use super::consensus::{Consensus, Request};
 use super::error::ClusterError;
-use super::group::stopped;
-use super::proposer::{WaitingRequest, now};
+use super::group::{PATIENCE, leader_of, stopped};
+use super::proposer::{WaitingRequest, deposed, now};
 use crate::mistake::{Mistake, made};
 use crate::raft::StateMachine;
 
@@ -47,11 +47,24 @@ pub(super) async fn run(
         } else if u128::from(lag) > LAG_MAX.as_micros() {
             tick(&writes).await
         } else {
-            confirm(&raft).await
+            confirm_in_time(&raft).await
         };
         for client in clients {
             drop(client.send(result.clone()));
         }
+    }
+}
+
+/// Asks the other nodes whether this one still leads, for as long as clients wait. openraft may
+/// never answer if this node loses the lead meanwhile.
+async fn confirm_in_time(raft: &Raft<Consensus>) -> Result<(), ClusterError> {
+    tokio::select! {
+        biased;
+        confirmed = confirm(raft) => confirmed,
+        () = deposed(raft) => {
+            Err(ClusterError::NotLeader { leader: leader_of(&raft.metrics().borrow()) })
+        }
+        () = tokio::time::sleep(PATIENCE) => Err(ClusterError::NotLeader { leader: None }),
     }
 }
 

@@ -239,15 +239,45 @@ impl Drop for ClusterNode {
 mod tests {
     use super::*;
     use crate::cluster::consensus::{Answered, Request};
+    use crate::cluster::map::MAP_GROUP;
+    use crate::cluster::network::messages::PeerRequest;
+
+    fn started(id: u64, dir: &tempfile::TempDir) -> ClusterNode {
+        let dir = dir.path().join(id.to_string());
+        ClusterNode::start(ClusterOptions::new(id, dir, "secret").listen("127.0.0.1:0")).unwrap()
+    }
 
     #[test]
     fn a_leader_that_is_to_yield_to_itself_goes_on() {
         let dir = tempfile::tempdir().unwrap();
-        let options = ClusterOptions::new(1, dir.path(), "secret").listen("127.0.0.1:0");
-        let running = ClusterNode::start(options).unwrap();
+        let running = started(1, &dir);
         running.init(1).unwrap();
         let group = running.node.group(1).unwrap();
         running.run(group.yield_lead(1)).unwrap();
         assert!(matches!(running.run(group.write(Request::Tick)), Ok(Answered::Ticked)));
+    }
+
+    /// The node goes on to join groups that the removal has passed.
+    #[test]
+    fn a_node_that_is_being_removed_is_no_member_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (founder, second) = (started(1, &dir), started(2, &dir));
+        founder.init(1).unwrap();
+        second.join(&founder.address().to_string()).unwrap();
+        let order = |group, request: fn() -> PeerRequest| {
+            founder.run(founder.node.at_leader(group, request)).map(drop)
+        };
+        order(MAP_GROUP, || PeerRequest::BeginRemoval { id: 2 }).unwrap();
+        order(1, || PeerRequest::RemoveMember { id: 2 }).unwrap();
+        let add = || PeerRequest::AddMember { id: 2, address: "127.0.0.1:1".to_owned() };
+        let refusal = order(1, add).unwrap_err();
+        assert_eq!(refusal, ClusterError::Refused("node 2 was removed".to_owned()));
+        let members = || {
+            let metrics = founder.node.group(1).unwrap().metrics();
+            metrics.membership_config.nodes().map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        assert_eq!(members(), [1]);
+        founder.remove(2).unwrap();
+        assert_eq!(founder.status().nodes.len(), 1);
     }
 }

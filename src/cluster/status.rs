@@ -152,7 +152,9 @@ impl GroupStatus {
             applied: metrics.last_applied.map(|it| it.index),
             snapshot: metrics.snapshot.map(|it| it.index),
             purged: metrics.purged.map(|it| it.index),
-            quorum_age: metrics.millis_since_quorum_ack,
+            quorum_age: group
+                .quorum_age(&metrics)
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             replicated: replicated.map(|(id, at)| (*id, at.map(|at| at.index))).collect(),
             transfers: group.transfers(),
             keys: stats.keys,

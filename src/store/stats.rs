@@ -43,7 +43,8 @@ impl Reader {
         Ok(self.inner.gathered_len() == 0 && self.len()? == 0)
     }
 
-    /// Returns figures about the store at this moment, without waiting.
+    /// Returns figures about the store at this moment, without waiting for keys to be loaded. May
+    /// wait for a write at the end of the log, or for a seal or a merge that replaces the manifest.
     ///
     /// Right after opening, while background threads load the keys,
     /// [`unfilled_shards`](Stats::unfilled_shards) is above zero, and the figures that depend on
@@ -71,7 +72,8 @@ impl Reader {
     /// operations, and how long they took. [`Counters`] defines what counts.
     ///
     /// Adds up the counters of all threads that have used the store, which takes some microseconds.
-    /// The figures are not all from the same moment. In a forked child, all of them are zero.
+    /// May wait for a write at the end of the log. The figures are not all from the same moment. In
+    /// a forked child, all of them are zero.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

@@ -167,6 +167,27 @@ fn a_leader_that_was_halted_serves_nothing_stale() {
 }
 
 #[test]
+fn a_leader_whose_disk_hangs_says_for_how_long_nobody_has_answered_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = cluster(3, 1, dir.path());
+    let at = leader(&nodes, 1);
+    while_slow(&nodes, at, 60_000, || {
+        // openraft waits for the disk once there is something to write, and reports nothing.
+        let mut client = Client::new(&nodes[at].redis).unwrap();
+        let writing = std::thread::spawn(move || client.run("SET key value"));
+        crate::support::patiently(|| {
+            let status = nodes[at].admin().status().map_err(|error| error.to_string())?;
+            let group = status.groups.iter().find(|group| group.number == 1).unwrap();
+            match group.quorum_age {
+                Some(age) if age > 5000 => Ok(()),
+                age => Err(format!("{age:?} of {:?}", group.role)),
+            }
+        });
+        drop(writing);
+    });
+}
+
+#[test]
 fn five_nodes_go_on_without_two_and_stop_without_three() {
     let dir = tempfile::tempdir().unwrap();
     let mut nodes = cluster(5, 1, dir.path());

@@ -254,7 +254,7 @@ impl CarefulClient {
             return Ok(None);
         }
         let is_unknown = reply.starts_with("(error) ERR the group lost")
-            || reply.starts_with("(error) ERR this node does not take part");
+            || (reply.starts_with("(error) ERR") && reply.contains("does not take part"));
         self.connection = Some(connection);
         Ok(Some(if is_unknown { Tried::Unknown } else { Tried::Reply(reply) }))
     }

@@ -7,6 +7,7 @@ and the client gets its line: it has to read what it has written, and to write m
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import time
@@ -26,6 +27,9 @@ class Cluster:
         self.home.mkdir(parents=True)
         (self.home / "secret").write_text("secret of the suites")
         self.peers, self.redis = ([free_port() for _ in range(3)] for _ in range(2))
+        self.nodes = []
+
+    def found(self):
         self.nodes = [self.start(number) for number in range(3)]
         for number in range(3):
             self.until(lambda: self.administer(number, "status")[1] == 0)
@@ -54,7 +58,12 @@ class Cluster:
             time.sleep(0.1)
 
     def leader(self, group):
-        """Returns which node leads a group, as a number from 0 on."""
+        """Waits until a node leads a group, and returns which, as a number from 0 on."""
+        found = []
+        self.until(lambda: found.append(self.known_leader(group)) or found[-1] is not None)
+        return found[-1]
+
+    def known_leader(self, group):
         for number, node in enumerate(self.nodes):
             if node.poll() is None:
                 text, code = self.administer(number, "status", "--json")
@@ -95,6 +104,7 @@ def run(is_quick, versions):
     started = list(clients(is_quick, versions))
     cluster, running = Cluster(ROOT / "target/release/bitcask"), []
     try:
+        cluster.found()
         yield from tools(cluster)
         seeds = " ".join(f"127.0.0.1:{port}" for port in cluster.redis)
         for name, command in started:
@@ -102,7 +112,7 @@ def run(is_quick, versions):
             client = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       stderr=log, text=True, env={**os.environ, "SUITE_SEEDS": seeds})
             running.append((name, client, log))
-        ready = {name: client.stdout.readline().strip() == "ready" for name, client, _ in running}
+        ready = {name: first_line(client) == "ready" for name, client, _ in running}
         cluster.kill(cluster.leader(2))
         for name, client, log in running:
             try:
@@ -120,6 +130,12 @@ def run(is_quick, versions):
         for _, client, _ in running:
             client.kill()
         cluster.stop()
+
+
+def first_line(client):
+    """Returns the first line that a client says, or nothing if it says none in time."""
+    is_there, _, _ = select.select([client.stdout], [], [], PATIENCE)
+    return client.stdout.readline().strip() if is_there else ""
 
 
 def tools(cluster):

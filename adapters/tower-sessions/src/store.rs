@@ -119,14 +119,7 @@ impl BitcaskSessions {
 
     /// Returns whether a get only touches memory.
     fn reads_at_once(&self) -> bool {
-        if self.reads_block {
-            return false;
-        }
-        // Once all keys are loaded, they stay so.
-        if !self.loaded.load(Ordering::Relaxed) && self.db.stats().unfilled_shards == 0 {
-            self.loaded.store(true, Ordering::Relaxed);
-        }
-        self.loaded.load(Ordering::Relaxed)
+        !self.reads_block && self.loaded.load(Ordering::Relaxed)
     }
 
     fn options(&self, record: &Record) -> WriteOptions {
@@ -199,7 +192,16 @@ impl SessionStore for BitcaskSessions {
         let found = if self.reads_at_once() {
             read(&self.db).map_err(backend)?
         } else {
-            self.call(read).await?
+            let loaded = Arc::clone(&self.loaded);
+            let read_and_look = move |db: &Bitcask| {
+                let found = read(db);
+                // Here, because `stats` may wait for the disk too. Keys that are loaded stay so.
+                if !loaded.load(Ordering::Relaxed) && db.stats().unfilled_shards == 0 {
+                    loaded.store(true, Ordering::Relaxed);
+                }
+                found
+            };
+            self.call(read_and_look).await?
         };
         found.transpose()
     }

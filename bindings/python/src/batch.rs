@@ -1,6 +1,6 @@
 //! Batches: several changes that take effect together.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcask::Batch;
 use pyo3::prelude::*;
@@ -10,17 +10,23 @@ use crate::input::{octets, write_options};
 /// Changes that are written together.
 #[pyclass(frozen, subclass, module = "bitcask._bitcask", name = "Batch")]
 pub(crate) struct NativeBatch {
-    batch: Mutex<Batch>,
+    /// Locked only with the interpreter's lock, and so never for long. A write shares the changes.
+    batch: Mutex<Arc<Batch>>,
 }
 
 impl NativeBatch {
-    fn lock(&self) -> MutexGuard<'_, Batch> {
+    fn lock(&self) -> MutexGuard<'_, Arc<Batch>> {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the changes so far.
-    pub(crate) fn changes(&self) -> Batch {
-        self.lock().clone()
+    /// Returns the changes so far. They stay as they are: if the program adds others while these
+    /// are written, it adds them to a copy.
+    pub(crate) fn changes(&self) -> Arc<Batch> {
+        Arc::clone(&self.lock())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Batch)) {
+        change(Arc::make_mut(&mut self.lock()));
     }
 }
 
@@ -28,7 +34,7 @@ impl NativeBatch {
 impl NativeBatch {
     #[new]
     fn new() -> Self {
-        Self { batch: Mutex::new(Batch::new()) }
+        Self { batch: Mutex::default() }
     }
 
     #[pyo3(signature = (key, value, *, ttl = None, expires_at = None, keep_ttl = false))]
@@ -42,13 +48,17 @@ impl NativeBatch {
     ) -> PyResult<()> {
         let options = write_options(ttl, expires_at, keep_ttl, None)?;
         let (key, value) = (octets(key, "key")?, octets(value, "value")?);
-        self.lock().put_opt(key, value, options);
+        self.change(|batch| {
+            batch.put_opt(key, value, options);
+        });
         Ok(())
     }
 
     fn delete(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let key = octets(key, "key")?;
-        self.lock().delete(key);
+        self.change(|batch| {
+            batch.delete(key);
+        });
         Ok(())
     }
 
@@ -61,7 +71,7 @@ impl NativeBatch {
     }
 
     fn clear(&self) {
-        self.lock().clear();
+        *self.lock() = Arc::default();
     }
 
     fn __len__(&self) -> usize {

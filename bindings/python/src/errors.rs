@@ -2,6 +2,7 @@
 //! the Rust errors, except those that advise what only Rust has.
 
 use bitcask::Error;
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -10,7 +11,7 @@ use pyo3::prelude::*;
 pub(crate) fn raise(error: Error) -> PyErr {
     Python::attach(|py| {
         let raised = exception(py, class_name(&error), &message(&error));
-        if let Some(code) = os_code(&error) {
+        if let Some(code) = os_code(py, &error) {
             // Without it, the exception is still the right one.
             let _ = raised.value(py).setattr("errno", code);
         }
@@ -66,11 +67,19 @@ fn class_name(error: &Error) -> &'static str {
     }
 }
 
-/// Returns the operating system's code of an error.
-fn os_code(error: &Error) -> Option<i32> {
+/// Returns the operating system's code of an error, even if the store has a variant of its own for
+/// it.
+fn os_code<'py>(py: Python<'py>, error: &Error) -> Option<Bound<'py, PyAny>> {
+    let code = |name: &str| py.import("errno").and_then(|module| module.getattr(name)).ok();
     match error {
-        Error::Io { source, .. } | Error::Threads { source } => source.raw_os_error(),
-        Error::Poisoned { cause } => os_code(cause),
+        Error::Io { source, .. } | Error::Threads { source } => {
+            source.raw_os_error()?.into_bound_py_any(py).ok()
+        }
+        Error::Locked { .. } => code("EWOULDBLOCK"),
+        Error::NoSpace { .. } => code("ENOSPC"),
+        Error::NotADirectory { .. } => code("ENOTDIR"),
+        Error::NotFound { .. } => code("ENOENT"),
+        Error::Poisoned { cause } => os_code(py, cause),
         _ => None,
     }
 }

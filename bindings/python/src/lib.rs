@@ -12,6 +12,7 @@ mod gate;
 mod input;
 mod options;
 mod origin;
+mod pages;
 mod reports;
 mod scan;
 mod snapshot;

@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use crate::errors::{invalid, raise};
 use crate::input::octets;
 use crate::origin::Origin;
+use crate::pages;
 
 /// Both ends of a range of keys.
 pub(crate) type Ends = (End<Vec<u8>>, End<Vec<u8>>);
@@ -119,7 +120,14 @@ impl NativeScan {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.origin.check()?;
         let next = py.detach(|| {
-            self.steps.lock().unwrap_or_else(PoisonError::into_inner).next(self.is_reverse)
+            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = steps.next(self.is_reverse);
+            drop(steps);
+            if let Some(Ok((key, value))) = &next {
+                pages::load(key);
+                value.iter().for_each(pages::load);
+            }
+            next
         });
         let Some(found) = next else { return Ok(None) };
         let (key, value) = found.map_err(raise)?;

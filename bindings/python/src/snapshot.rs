@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitcask::{Result, Snapshot};
+use bitcask::{Result, Snapshot, Value};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::{closed, raise};
 use crate::input::{keys, octets};
+use crate::pages;
 use crate::scan::{Extent, NativeScan, Part, ends};
-use crate::store::{NativeStore, values};
+use crate::store::{NativeStore, load_all, values};
 
 /// A snapshot that can be closed. It outlives the store.
 #[pyclass(frozen, subclass, module = "bitcask._bitcask", name = "Snapshot")]
@@ -35,6 +36,10 @@ impl NativeSnapshot {
         let snapshot = self.open()?;
         py.detach(|| read(&snapshot)).map_err(raise)
     }
+
+    fn value(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<Value>> {
+        self.read(py, |snapshot| Ok(snapshot.get(key)?.inspect(pages::load)))
+    }
 }
 
 #[pymethods]
@@ -51,7 +56,7 @@ impl NativeSnapshot {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let found = octets(key, "key")?;
-        let value = self.read(py, |snapshot| snapshot.get(found))?;
+        let value = self.value(py, found.as_ref())?;
         let value = value.ok_or_else(|| PyKeyError::new_err(key.clone().unbind()))?;
         Ok(PyBytes::new(py, &value))
     }
@@ -77,8 +82,7 @@ impl NativeSnapshot {
         key: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let key = octets(key, "key")?;
-        let value = self.read(py, |snapshot| snapshot.get(key))?;
+        let value = self.value(py, octets(key, "key")?.as_ref())?;
         Ok(value.map(|value| PyBytes::new(py, &value).into_any()).or(default))
     }
 
@@ -89,7 +93,9 @@ impl NativeSnapshot {
         wanted: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyBytes>>>> {
         let wanted = keys(wanted)?;
-        Ok(values(py, self.read(py, |snapshot| snapshot.get_many(&wanted))?))
+        let read =
+            |snapshot: &Snapshot| snapshot.get_many(&wanted).inspect(|found| load_all(found));
+        Ok(values(py, self.read(py, read)?))
     }
 
     #[pyo3(signature = (part, start, stop, include_start, include_stop, reverse))]

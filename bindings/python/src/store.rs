@@ -13,6 +13,7 @@ use crate::errors::{invalid, raise};
 use crate::gate::{Gate, Opened};
 use crate::input::{duration, keys, octets, write_options};
 use crate::options::Opening;
+use crate::pages;
 use crate::reports;
 use crate::scan::{Extent, NativeScan, Part, ends};
 
@@ -25,6 +26,11 @@ pub(crate) struct NativeStore {
 }
 
 type Importer = fn(&Path, &Bitcask, ImportOptions<'_>) -> Result<ImportReport>;
+
+/// Reads the pages of values.
+pub(crate) fn load_all(values: &[Option<Value>]) {
+    values.iter().flatten().for_each(pages::load);
+}
 
 /// Copies values into objects of Python.
 pub(crate) fn values(
@@ -43,6 +49,10 @@ impl NativeStore {
         read: impl FnOnce(&Reader) -> Result<T> + Send,
     ) -> PyResult<T> {
         self.gate.call(py, |opened| read(opened.reader()))
+    }
+
+    fn value(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<Value>> {
+        self.read(py, |reader| Ok(reader.get(key)?.inspect(pages::load)))
     }
 
     /// Calls a store that was opened for writing, without the interpreter's lock.
@@ -89,7 +99,7 @@ impl NativeStore {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let wanted = octets(key, "key")?;
-        let value = self.read(py, |reader| reader.get(wanted))?;
+        let value = self.value(py, wanted.as_ref())?;
         let value = value.ok_or_else(|| PyKeyError::new_err(key.clone().unbind()))?;
         Ok(PyBytes::new(py, &value))
     }
@@ -134,8 +144,7 @@ impl NativeStore {
         key: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let key = octets(key, "key")?;
-        let value = self.read(py, |reader| reader.get(key))?;
+        let value = self.value(py, octets(key, "key")?.as_ref())?;
         Ok(value.map(|value| PyBytes::new(py, &value).into_any()).or(default))
     }
 
@@ -146,7 +155,8 @@ impl NativeStore {
         wanted: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyBytes>>>> {
         let wanted = keys(wanted)?;
-        Ok(values(py, self.read(py, |reader| reader.get_many(&wanted))?))
+        let read = |reader: &Reader| reader.get_many(&wanted).inspect(|found| load_all(found));
+        Ok(values(py, self.read(py, read)?))
     }
 
     #[pyo3(signature = (key, value, *, ttl = None, expires_at = None, keep_ttl = false, durable = None))]

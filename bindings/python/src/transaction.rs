@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bitcask::{Result, Transaction, TransactionOptions, Ttl};
+use bitcask::{Result, Transaction, TransactionOptions, Ttl, Value};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -15,6 +15,7 @@ use pyo3::types::PyBytes;
 use crate::errors::{invalid, raise};
 use crate::input::{octets, write_options};
 use crate::origin::Origin;
+use crate::pages;
 use crate::scan::{Part, ends};
 use crate::store::NativeStore;
 use crate::transaction_scan::{NativeTransactionScan, Progress, prefix_ends};
@@ -86,6 +87,10 @@ impl NativeTransaction {
         self.held.with(py, |running| run(&mut running.transaction))
     }
 
+    fn value(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<Value>> {
+        self.with(py, |transaction| Ok(transaction.get(key)?.inspect(pages::load)))
+    }
+
     /// Changes a key, or forgets all changes.
     fn change(
         &self,
@@ -140,7 +145,7 @@ impl NativeTransaction {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let wanted = octets(key, "key")?;
-        let value = self.with(py, |transaction| transaction.get(wanted))?;
+        let value = self.value(py, wanted.as_ref())?;
         let value = value.ok_or_else(|| PyKeyError::new_err(key.clone().unbind()))?;
         Ok(PyBytes::new(py, &value))
     }
@@ -173,8 +178,7 @@ impl NativeTransaction {
         key: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let key = octets(key, "key")?;
-        let value = self.with(py, |transaction| transaction.get(key))?;
+        let value = self.value(py, octets(key, "key")?.as_ref())?;
         Ok(value.map(|value| PyBytes::new(py, &value).into_any()).or(default))
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bitcask::{Result, Transaction, TransactionRange, Value};
 use pyo3::prelude::*;
 
+use crate::pages;
 use crate::scan::{Ends, Part};
 use crate::transaction::Held;
 
@@ -152,7 +153,11 @@ impl NativeTransactionScan {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let found = self.held.with(py, |running| {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            if progress.is_over { Ok(None) } else { progress.next(&running.transaction) }
+            let next = if progress.is_over { None } else { progress.next(&running.transaction)? };
+            Ok(next.inspect(|(key, value)| {
+                pages::load(key);
+                pages::load(value);
+            }))
         })?;
         let Some((key, value)) = found else { return Ok(None) };
         self.part.of(py, (&key, &value)).map(Some)

@@ -1,9 +1,8 @@
-"""Programs that were written for bitcaskpy: its store, its client, and what it did wrong."""
+"""Programs that were written for bitcaskpy: its store, and what it did wrong."""
 
 import json
 import os
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 import bitcask
 import bitcaskpy
 from bitcaskpy import BitcaskStore, close_store, open_store
-from bitcaskpy.client import BitcaskClient, BitcaskConnectionError, BitcaskServerError
+from bitcaskpy.client import BitcaskClient
 from bitcaskpy.store import Entry, SegmentManager
 
 from conftest import contents
@@ -293,57 +292,3 @@ def test_a_store_of_bitcaskpy_itself_opens(fixture):
         assert {key.decode(): value.decode() for key, value in store.bitcask.items()} == pairs
         assert all(store.get(key) == value for key, value in pairs.items())
     assert contents(directory) == before
-
-
-class Answers(BaseHTTPRequestHandler):
-    """A server of one key, which notes the ids of requests."""
-
-    ids: list = []
-
-    def answer(self):
-        self.ids.append(self.headers["x-request-id"])
-        length = int(self.headers.get("content-length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else None
-        status, answer = 200, {"status": "success", "path": self.path, "body": body}
-        if self.path == "/kv/there" and self.command == "GET":
-            answer = {"key": "there", "value": "v", "found": True}
-        elif self.path == "/kv/absent":
-            answer = {"key": "absent", "value": None, "found": False}
-        elif self.path == "/kv/bad":
-            status, answer = 500, {"detail": "it is broken"}
-        text = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    do_GET = do_PUT = do_DELETE = answer
-
-    def log_message(self, *_):
-        pass
-
-
-def test_the_client(monkeypatch):
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_port}"
-            monkeypatch.setenv("BITCASK_SERVER", url)
-            client = BitcaskClient()
-            answer, request_id = client.put("a/b", "v")
-            assert answer["path"] == "/kv/a%2Fb" and answer["body"] == {"value": "v"}
-            assert Answers.ids[-1] == request_id
-            assert client.get("there")[0] == "v" and client.get("absent")[0] is None
-            assert client.delete("there")[0]["status"] == "success"
-            assert client.health()[0]["path"] == "/health"
-            assert client.list_keys()[0]["path"] == "/kv"
-            assert client.ping() is True
-            with pytest.raises(BitcaskServerError, match="it is broken"):
-                client.get("bad")
-        finally:
-            server.shutdown()
-            thread.join()
-    assert BitcaskClient(url).ping() is False
-    with pytest.raises(BitcaskConnectionError):
-        BitcaskClient(url, timeout=5).get("there")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -153,6 +155,78 @@ def test_nothing_is_appended_behind_a_torn_record(tmp_path, missing):
         assert again.read(place.segment_id, place.value_pos) == expected
     # What is appended later goes to the new segment as well.
     assert again.append(second).segment_id == 1
+
+
+@contextmanager
+def files_limited_to(size):
+    """Lets files grow up to a size only, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The interpreter ignores the signal that comes with the error.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# The next record was written behind the torn one, but noted and returned as if it were in its place.
+@pytest.mark.parametrize("left", [0, 1, 20, 90])
+def test_a_program_can_go_on_after_an_append_has_failed(tmp_path, left):
+    manager = SegmentManager(str(tmp_path))
+    first, second = entry(b"a", b"1" * 50), entry(b"b", b"2" * 100)
+    manager.append(first)
+    before = contents(tmp_path)
+    with files_limited_to(first.size() + left), pytest.raises(OSError):
+        manager.append(second)
+    for name in ("segment_0.log", "segment_0.index"):
+        assert contents(tmp_path)[name][0] == before[name][0]
+    result = manager.append(second)
+    assert (result.segment_id, result.offset) == (0, first.size())
+    again, table = SegmentManager(str(tmp_path)), HashTable()
+    table.recover_from_segment_manager(again)
+    assert again.read(0, table.get("b").value_pos) == second
+    assert [one for _, one in again.get_segment(0).entries()] == [first, second]
+
+
+def test_an_append_is_undone_if_its_line_in_the_index_fails(tmp_path):
+    manager = SegmentManager(str(tmp_path))
+    # The line of an empty record is longer than the record.
+    for _ in range(4):
+        manager.append(entry(b"", b""))
+    segment = manager.get_segment(0)
+    index_size = os.path.getsize(segment.index_filepath)
+    with files_limited_to(index_size + 10), pytest.raises(OSError):
+        manager.append(entry(b"", b""))
+    assert os.path.getsize(segment.filepath) == segment.size == 4 * 17
+    assert os.path.getsize(segment.index_filepath) == index_size
+
+
+def test_a_segment_ends_if_what_a_failed_append_has_left_cannot_be_removed(tmp_path, monkeypatch):
+    manager = SegmentManager(str(tmp_path))
+    first, second = entry(b"a", b"1" * 50), entry(b"b", b"2" * 100)
+    manager.append(first)
+
+    def fail(*_):
+        raise OSError("not now")
+
+    with monkeypatch.context() as patch, files_limited_to(first.size() + 20):
+        patch.setattr(os, "truncate", fail)
+        with pytest.raises(OSError):
+            manager.append(second)
+    assert manager.get_segment(0).closed
+    result = manager.append(second)
+    assert (result.segment_id, result.offset) == (1, 0)
+    again = SegmentManager(str(tmp_path))
+    assert again.read(0, 0) == first and again.read(1, 0) == second
+
+
+def test_nothing_is_appended_to_a_segment_that_another_program_has_changed(tmp_path):
+    first, second = SegmentManager(str(tmp_path)), SegmentManager(str(tmp_path))
+    first.append(entry(b"a"))
+    with pytest.raises(ValueError, match="changed by another program"):
+        second.append(entry(b"b"))
+    assert second.get_segment(0).closed
+    assert first.read(0, 0) == entry(b"a")
 
 
 def test_a_manager_begins_with_an_empty_segment(tmp_path):

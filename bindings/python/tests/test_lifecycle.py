@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import pickle
 import shelve
 import subprocess
 import sys
@@ -195,6 +196,40 @@ def test_an_error_of_the_system_has_its_code(tmp_path):
         bitcask.open(tmp_path / ("n" * 300))
     assert raised.value.errno == errno.ENAMETOOLONG
     assert "n" * 300 in str(raised.value)
+
+
+# A program that tests for a full disk by its code took the wrong branch.
+def test_errors_with_a_class_of_their_own_have_their_code(db, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    cases = [
+        (lambda: bitcask.open(tmp_path / "absent", create=False), bitcask.NotFound, errno.ENOENT),
+        (lambda: bitcask.open(db.path), bitcask.Locked, errno.EWOULDBLOCK),
+        (lambda: bitcask.open(file), bitcask.StorageError, errno.ENOTDIR),
+    ]
+    for call, kind, code in cases:
+        with pytest.raises(kind) as raised:
+            call()
+        assert raised.value.errno == code
+        copy = pickle.loads(pickle.dumps(raised.value))
+        assert (type(copy), copy.errno, str(copy)) == (kind, code, str(raised.value))
+
+
+@pytest.mark.parametrize("verify_reads", [True, False])
+def test_values_of_any_size_are_read_in_every_way(path, verify_reads):
+    sizes = (0, 1, 4095, 4096, 4097, 12_345, 1 << 20)
+    model = {b"%07d" % size: os.urandom(size) for size in sizes}
+    with bitcask.open(path) as db:
+        db.update(model)
+    with bitcask.open(path, verify_reads=verify_reads) as db, db.snapshot() as snapshot:
+        for reader in (db, snapshot):
+            assert dict(reader.items()) == model and list(reader.values()) == list(model.values())
+            assert reader.get_many(model) == list(model.values())
+            assert all(reader[key] == reader.get(key) == value for key, value in model.items())
+        assert db.transaction(lambda tx: (dict(tx.items()), [tx[key] for key in model])) == (
+            model,
+            list(model.values()),
+        )
 
 
 def test_merging_frees_space(db):

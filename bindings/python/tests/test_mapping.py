@@ -147,6 +147,17 @@ def test_views_do_not_show_expired_keys(db):
         assert snapshot.keys() == db.keys() and not snapshot.keys() < db.keys()
 
 
+# What is no key was compared with the keys, and raised `TypeError`.
+def test_views_can_be_compared_with_sets_of_anything(db):
+    db.update({b"a": b"1", b"b": b"2"})
+    assert not {"a"} <= db.keys() and not db.keys() >= {"a"} and not db.keys() > {None}
+    assert {"a"} != db.keys() and not db.keys() <= {"a", "b"}
+    assert not {("a", b"1")} <= db.items() and not {(b"a", "1")} < db.items()
+    assert not {7} <= db.items() and {(b"a", b"1")} <= db.items()
+    with pytest.raises(TypeError):
+        "a" in db.keys()
+
+
 # The search asked for the value of each key again, and raised `KeyError` if one was gone by then.
 def test_a_value_is_searched_in_one_moment(db):
     db.update({b"a": b"1", b"b": b"2"})
@@ -169,6 +180,9 @@ def test_another_store_is_copied_as_of_one_moment(db, tmp_path):
     with Forgetful(tmp_path / "other") as other:
         other.update({b"a": b"1", b"b": b"2"})
         db.update(other)
+        assert dict(db.items()) == {b"a": b"1", b"b": b"2"}
+        db.clear()
+        db.transaction(lambda tx: tx.update(other))
         assert dict(db.items()) == {b"a": b"1", b"b": b"2"}
 
 

@@ -334,3 +334,59 @@ def test_closing_stops_the_scheduler(tmp_path):
     assert not scheduler.is_running and second.is_running
     store.close()
     assert not second.is_running
+
+
+# A thread was started, and the scheduler said that it runs.
+def test_a_closed_store_is_not_compacted(tmp_path):
+    store = Bitcask(tmp_path)
+    scheduler = CompactionScheduler(store)
+    store.close()
+    for call in (store.start_auto_compaction, scheduler.start, store.compact, store.should_compact):
+        with pytest.raises(bitcask.Closed):
+            call()
+    assert not store.auto_compaction_running and not scheduler.is_running
+    assert store.stop_auto_compaction() is True
+
+
+def test_a_compaction_that_outlives_its_store_is_a_runtime_error(store, monkeypatch):
+    class Closing(bitcask.Store):
+        def merge(self, *, force=False):
+            report = super().merge(force=force)
+            self.close()
+            return report
+
+    monkeypatch.setattr(store.bitcask, "__class__", Closing)
+    with pytest.raises(RuntimeError, match="the store was closed meanwhile"):
+        store.compact(force=True)
+
+
+# Such a key was listed, and could not be read or deleted under the name in the list.
+def test_a_key_that_is_no_text_can_be_used_under_the_name_in_the_list(store):
+    store.bitcask[b"\xff/1"] = b"[1]"
+    (key,) = store.list_keys()
+    assert key in store and store.get(key) == [1]
+    store.batch_write({key: [2]})
+    assert list(store.bitcask.items()) == [(b"\xff/1", b"[2]")]
+    assert store.delete(key) is True and store.list_keys() == []
+
+
+# The import of the module failed.
+@pytest.mark.parametrize("content", ["[1]", "null", "7", "{"])
+def test_a_configuration_that_cannot_be_used_is_ignored(tmp_path, monkeypatch, capsys, content):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = pybitcask.config.BitcaskConfig().config_file
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    config = pybitcask.config.BitcaskConfig()
+    assert config.get_data_dir() == config.default_data_dir
+    assert "Could not load config file" in capsys.readouterr().out
+
+
+def test_a_configuration_needs_no_home(monkeypatch, capsys):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pybitcask.config.Path, "home", fail)
+    config = pybitcask.config.BitcaskConfig()
+    assert config.get_debug_mode() is False
+    assert "home directory" in capsys.readouterr().out

@@ -219,6 +219,18 @@ def test_threads_share_a_store(db):
     assert len(db) == 2000 and all(key == value for key, value in db.items())
 
 
+def test_a_batch_can_be_written_and_changed_again(db):
+    batch = bitcask.Batch()
+    for number in range(3):
+        batch[b"%d" % number] = b""
+        db.write(batch)
+        assert len(batch) == len(db) == number + 1
+    batch.clear()
+    del batch[b"0"]
+    db.write(batch)
+    assert list(db) == [b"1", b"2"] and len(batch) == 1
+
+
 def test_a_snapshot_is_of_one_moment(db):
     db.update({b"a": b"1", b"b": b"2"})
     with db.snapshot() as snapshot:

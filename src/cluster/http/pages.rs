@@ -21,23 +21,30 @@ use crate::server::page;
 /// Time in which another node has to say how it is.
 const STATUS_TIME: Duration = Duration::from_secs(2);
 
+/// Maximum time since a majority has answered a leader, in milliseconds, with which it is well.
+const QUORUM_AGE_MAX: u64 = 10_000;
+
 /// What `/health` says.
 #[derive(Serialize)]
 pub(super) struct Health {
     status: &'static str,
     node: u64,
-    /// Number of groups that have a leader, as this node knows it, and of all groups.
+    /// Number of groups that have a leader which a majority answers, as far as this node knows, and
+    /// of all groups.
     groups_led: usize,
     groups: usize,
 }
 
-/// Answers 200 if each group has a leader.
+/// Answers 200 if each group has a leader. One whose disk hangs goes on to think that it leads.
 pub(super) async fn health<T: PeerTransport>(
     State(state): State<HttpState<T>>,
 ) -> (StatusCode, Json<Health>) {
     let status = state.node.status();
     let (groups, node) = (status.groups.len(), status.id);
-    let groups_led = status.groups.iter().filter(|group| group.leader.is_some()).count();
+    let is_led = |group: &&GroupStatus| {
+        group.leader.is_some() && group.quorum_age.is_none_or(|age| age < QUORUM_AGE_MAX)
+    };
+    let groups_led = status.groups.iter().filter(is_led).count();
     let is_well = groups > 0 && groups_led == groups;
     let (code, status) = if is_well {
         (StatusCode::OK, "ok")

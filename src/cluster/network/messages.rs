@@ -62,6 +62,9 @@ pub(crate) enum PeerRequest {
         id: u64,
         addresses: NodeAddresses,
     },
+    BeginRemoval {
+        id: u64,
+    },
     RemoveNode {
         id: u64,
     },

@@ -57,17 +57,27 @@ fn members<'a>(topology: &'a Topology, shard: &'a TopologyShard) -> Vec<&'a Topo
     shard.leader.into_iter().chain(others).filter_map(|id| topology.node(id)).collect()
 }
 
+/// The nodes that `CLUSTER SLOTS` names for a shard. Clients give up a cluster in which a slot is
+/// nobody's, so without a leader, this node comes first, and tells them to try again. They also
+/// forget nodes that are named nowhere, so the others follow.
+fn named_members<'a>(topology: &'a Topology, shard: &'a TopologyShard) -> Vec<&'a TopologyNode> {
+    let mut nodes = members(topology, shard);
+    if shard.leader.and_then(|leader| topology.node(leader)).is_none() {
+        nodes.retain(|node| node.id != topology.me);
+        nodes.splice(0..0, topology.node(topology.me));
+    }
+    nodes
+}
+
 pub(in crate::resp) fn slots(session: &mut Session, _args: &[Bytes]) -> Answer {
     let topology = topology(session)?;
-    let is_reached = |leader| topology.node(leader).is_some();
-    let rows = topology.shards.iter().map(|shard| {
+    let rows = topology.shards.iter().filter_map(|shard| {
         let mut row = vec![Reply::count(*shard.slots.start()), Reply::count(*shard.slots.end())];
-        // Clients give up a cluster in which a slot is nobody's. Here they are told to try again
-        // until a leader is elected.
-        let nodes = match shard.leader.filter(|leader| is_reached(*leader)) {
-            Some(_) => members(&topology, shard),
-            None => topology.node(topology.me).into_iter().collect(),
-        };
+        let nodes = named_members(&topology, shard);
+        // A node that was removed may know none. Clients cannot read such a row.
+        if nodes.is_empty() {
+            return None;
+        }
         row.extend(nodes.into_iter().map(|node| {
             Reply::Array(vec![
                 Reply::bulk(node.host.clone()),
@@ -76,7 +86,7 @@ pub(in crate::resp) fn slots(session: &mut Session, _args: &[Bytes]) -> Answer {
                 Reply::Array(Vec::new()),
             ])
         }));
-        Reply::Array(row)
+        Some(Reply::Array(row))
     });
     Ok(Reply::Array(rows.collect()))
 }
@@ -233,4 +243,30 @@ pub(in crate::resp) fn readwrite(session: &mut Session, _args: &[Bytes]) -> Answ
 pub(in crate::resp) fn asking(session: &mut Session, _args: &[Bytes]) -> Answer {
     topology(session)?;
     Ok(OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_leader_the_node_that_is_asked_is_named_before_the_others() {
+        let node = |id| TopologyNode { id, host: "host".to_owned(), port: 1 };
+        let shard = |leader, members: &[u64]| TopologyShard {
+            number: 1,
+            slots: 0..=9,
+            leader,
+            members: members.to_vec(),
+        };
+        let shards = vec![shard(Some(2), &[1, 2, 3]), shard(None, &[1, 2, 3, 4])];
+        let mut topology = Topology { me: 3, epoch: 1, nodes: (1..=4).map(node).collect(), shards };
+        let named = |topology: &Topology| -> Vec<Vec<u64>> {
+            let ids = |shard| named_members(topology, shard).iter().map(|node| node.id).collect();
+            topology.shards.iter().map(ids).collect()
+        };
+        assert_eq!(named(&topology), [vec![2, 1, 3], vec![3, 1, 4]]);
+        topology.me = 5;
+        topology.nodes.clear();
+        assert_eq!(named(&topology), [Vec::<u64>::new(), Vec::new()]);
+    }
 }

@@ -5,6 +5,7 @@
 mod concurrency;
 mod contract;
 mod middleware;
+mod threads;
 
 use std::collections::HashMap;
 use std::path::Path;

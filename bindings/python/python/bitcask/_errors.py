@@ -1,12 +1,19 @@
 """The exceptions. Their messages say what happened, where, and what to do about it."""
 
+from typing import Any
+
 
 class Error(Exception):
     """The base of all exceptions of this package, except ``KeyError`` and ``TypeError``."""
 
 
 class StorageError(Error, OSError):
-    """The store or its files are not usable. ``errno`` is set if the system gave a code."""
+    """The store or its files are not usable. ``errno`` is set if the system has a code for that."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `OSError` keeps only the arguments, so other processes would receive no code.
+        kind, arguments = super().__reduce__()[:2]
+        return kind, arguments, {**self.__dict__, "errno": self.errno}
 
 
 class NotFound(StorageError, FileNotFoundError):

@@ -14,10 +14,13 @@ import re
 import shutil
 import threading
 import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from ._errors import Closed, Error, StorageError
-from ._store import Store, _close_quietly
+from ._store import Store
 
 # What the segments of the older systems are called.
 _FILES = {"bitcaskpy": r"segment_\d+\.log", "pybitcask": r"data_\d+\.db"}
@@ -34,8 +37,11 @@ class _Shared:
         self.users: set[object] = set()
 
 
-# Reentrant, because a garbage collection can release a lease at any point.
+# Guards the stores and their users. Reentrant, because a signal handler can open or close a store.
+# Nothing is logged under it: a handler of the program may hold a lock, and close a store.
 _lock = threading.RLock()
+# The leases that were collected, until they are released.
+_collected: deque[tuple[_Shared, object]] = deque()
 
 
 def _renew_lock() -> None:
@@ -54,9 +60,15 @@ class Lease:
 
     def __init__(self, directory: str, system: str, options: dict[str, Any]) -> None:
         os.makedirs(directory, exist_ok=True)
-        shared, user = _acquire(os.path.realpath(directory), system, options)
-        self._shared, self._user = shared, user
-        self._end = weakref.finalize(self, _release, shared, user)
+        directory = os.path.realpath(directory)
+        reports: list[dict[str, Any]] = []
+        try:
+            shared, user = _acquire(directory, system, options, reports)
+            self._shared, self._user = shared, user
+            self._end = weakref.finalize(self, _collect, shared, user)
+        finally:
+            for report in reports:
+                _tell(directory, system, report)
 
     @property
     def store(self) -> Store:
@@ -70,25 +82,48 @@ class Lease:
         return not self._end.alive
 
     def release(self) -> None:
-        """Makes everything durable, and ends the lease. The last one closes the store, and raises
-        what prevents that. If a signal interrupts it, it can be called again.
+        """Makes everything durable, and ends the lease, which closes the store if it is the last one.
+        Raises the first error, but the lease ends all the same: a store that cannot be written to any
+        more has to be closed before it can be opened again. Only if a signal interrupts this, it can
+        be called again.
         """
         if not self._end.alive:
             return
-        # It is closed already if a signal has interrupted the first call.
-        if not self._shared.store.closed:
-            self._shared.store.sync()
-        try:
-            _release(self._shared, self._user, quietly=False)
-        except Error:
-            self._end.detach()
-            raise
+        failure = _sync_store(self._shared)
+        end_failure = _release(self._shared, self._user)
         self._end.detach()
+        if failure or end_failure:
+            raise failure or end_failure
 
 
-def _acquire(directory: str, system: str, options: dict[str, Any]) -> tuple[_Shared, object]:
+def _sync_store(shared: _Shared) -> Optional[Error]:
+    try:
+        shared.store.sync()
+    except Closed:
+        # A signal has interrupted an earlier call, or the program has closed the store itself.
+        pass
+    except Error as error:
+        return error
+    return None
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    try:
+        with _lock:
+            yield
+    finally:
+        _release_collected()
+
+
+def _acquire(
+    directory: str, system: str, options: dict[str, Any], reports: list[dict[str, Any]]
+) -> tuple[_Shared, object]:
+    """Returns the store of a directory, and a new user of it. Adds what is to be logged to the
+    reports, even if this fails.
+    """
     key, user = (os.getpid(), directory), object()
-    with _lock:
+    with _locked():
         shared = _shared.get(key)
         if shared is not None:
             shared.users.add(user)
@@ -96,27 +131,52 @@ def _acquire(directory: str, system: str, options: dict[str, Any]) -> tuple[_Sha
             if not shared.store.closed:
                 return shared, user
             shared.users.discard(user)
-        store = Store(moved_in(directory, system), **options)
+        store = Store(moved_in(directory, system, reports), **options)
         _shared[key] = shared = _Shared(key, store)
         shared.users.add(user)
         return shared, user
 
 
-def _release(shared: _Shared, user: object, quietly: bool = True) -> None:
-    with _lock:
-        if user not in shared.users:
-            return
+def _release(shared: _Shared, user: object) -> Optional[Error]:
+    """Ends a user's share, and closes the store after the last one. Returns what went wrong."""
+    with _locked():
+        return _end_share(shared, user)
+
+
+def _end_share(shared: _Shared, user: object) -> Optional[Error]:
+    failure = None
+    if user in shared.users:
         if len(shared.users) == 1:
             try:
-                if quietly:
-                    _close_quietly(shared.store)
-                else:
-                    shared.store.close()
-            except Error:
-                _forget(shared, user)
-                raise
+                shared.store.close()
+            except Error as error:
+                failure = error
             # Anything else, such as Ctrl-C, leaves the store to the next call.
         _forget(shared, user)
+    return failure
+
+
+def _collect(shared: _Shared, user: object) -> None:
+    """Releases a lease that was collected, or leaves that to the thread that holds the lock.
+
+    It must not wait: a collection can begin anywhere, such as in a logging handler, whose lock the
+    thread that holds this one may need.
+    """
+    _collected.append((shared, user))
+    _release_collected()
+
+
+def _release_collected() -> None:
+    # If the lock is taken, its holder comes here after it has let go.
+    while _collected and (lock := _lock).acquire(blocking=False):
+        try:
+            # Nobody is left to hear of a failure. Recovery does the rest.
+            _end_share(*_collected.popleft())
+        except IndexError:
+            # A collection within this one was faster.
+            pass
+        finally:
+            lock.release()
 
 
 def _forget(shared: _Shared, user: object) -> None:
@@ -125,8 +185,10 @@ def _forget(shared: _Shared, user: object) -> None:
         del _shared[shared.key]
 
 
-def moved_in(directory: str, system: str) -> str:
-    """Returns where the store of a directory lies. Imports what an older system has left there."""
+def moved_in(directory: str, system: str, reports: list[dict[str, Any]]) -> str:
+    """Returns where the store of a directory lies. Imports what an older system has left there, and
+    adds a report of that.
+    """
     inner = os.path.join(directory, SUBDIRECTORY)
     if _is_store(directory):
         return directory
@@ -134,7 +196,9 @@ def moved_in(directory: str, system: str) -> str:
         return inner
     if not any(re.fullmatch(_FILES[system], name) for name in os.listdir(directory)):
         return directory
-    _import(directory, system, inner)
+    report = _import(directory, system, inner)
+    if report is not None:
+        reports.append(report)
     return inner
 
 
@@ -142,7 +206,8 @@ def _is_store(directory: str) -> bool:
     return os.path.exists(os.path.join(directory, "MANIFEST"))
 
 
-def _import(directory: str, system: Any, inner: str) -> None:
+def _import(directory: str, system: Any, inner: str) -> Optional[dict[str, Any]]:
+    """Imports the files of an older system. Returns ``None`` if another process was faster."""
     _check_room(inner, system)
     unfinished = os.path.join(directory, UNFINISHED)
     with Store(unfinished) as db:
@@ -159,8 +224,7 @@ def _import(directory: str, system: Any, inner: str) -> None:
     _sync(directory)
     if report is None:
         shutil.rmtree(unfinished, ignore_errors=True)
-        return
-    _tell(directory, system, report)
+    return report
 
 
 def _check_room(inner: str, system: str) -> None:
@@ -195,11 +259,11 @@ def _tell(directory: str, system: str, report: dict[str, Any]) -> None:
         log.warning("not imported, as it is no valid record: %s", skipped)
 
 
-def text_key(key: Any) -> bytes:
-    """Returns the bytes of a key that has to be text."""
+def text_key(key: Any, errors: str = "strict") -> bytes:
+    """Returns the bytes of a key that has to be text. ``errors`` is that of ``str.encode``."""
     if not isinstance(key, str):
         raise TypeError(f"a key has to be str, not {type(key).__name__}")
-    return key.encode()
+    return key.encode(errors=errors)
 
 
 def within(value: Optional[int], low: int, high: int) -> Optional[int]:

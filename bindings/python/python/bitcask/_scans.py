@@ -45,11 +45,18 @@ class _ExactSet(Set):
     def __ge__(self, other: Any) -> bool:
         if not isinstance(other, Set):
             return NotImplemented
-        return all(member in self for member in other)
+        return all(self._has(member) for member in other)
 
     def __gt__(self, other: Any) -> bool:
         is_superset = self.__ge__(other)
         return is_superset and (is_superset is NotImplemented or _size(self) > _size(other))
+
+    def _has(self, member: Any) -> bool:
+        """Returns whether something is a member, also if it is of a type that no member has."""
+        try:
+            return member in self
+        except TypeError:
+            return False
 
     def _count_if_within(self, other: Any) -> Any:
         """Returns the number of members, or ``None`` if one of them is missing in the other set."""

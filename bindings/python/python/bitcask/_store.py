@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, Optional, TypeVar, Union
@@ -39,6 +39,11 @@ class Transaction(OrderedReads, _bitcask.Transaction, MutableMapping[bytes, byte
 
     def __bool__(self) -> bool:
         return self.first() is not None
+
+    def update(self, other: Any = (), /, **named: bytes) -> None:
+        """Sets several keys when the transaction commits. Takes a mapping or pairs."""
+        for key, value in _pairs(other, named):
+            self[key] = value
 
     def clear(self) -> None:
         """Deletes all keys when the transaction commits."""
@@ -165,19 +170,22 @@ class Store(OrderedReads, _bitcask.Store, MutableMapping[bytes, bytes]):
 
     def update(self, other: Any = (), /, **named: bytes) -> None:
         """Sets several keys in one batch: all or none of them. Takes a mapping or pairs."""
-        if named:
-            raise TypeError("keys have to be bytes, so they can't be named arguments")
         batch = Batch()
-        if isinstance(other, OrderedReads):
-            # In one moment: a key may be gone once its value is asked for.
-            pairs = other.items()
-        elif hasattr(other, "keys"):
-            pairs = ((key, other[key]) for key in other.keys())
-        else:
-            pairs = other
-        for key, value in pairs:
+        for key, value in _pairs(other, named):
             batch.put(key, value)
         self.write(batch)
+
+
+def _pairs(other: Any, named: dict[str, bytes]) -> Iterable[Item]:
+    """Returns the pairs that ``update`` sets."""
+    if named:
+        raise TypeError("keys have to be bytes, so they can't be named arguments")
+    if isinstance(other, OrderedReads):
+        # In one moment: a key may be gone once its value is asked for.
+        return other.items()
+    if hasattr(other, "keys"):
+        return ((key, other[key]) for key in other.keys())
+    return other
 
 
 def open(

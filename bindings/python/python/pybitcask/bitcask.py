@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Optional, Union
 
-from bitcask import Batch, Error, Store
+from bitcask import Batch, Closed, Error, Store
 from bitcask._moved import Lease, text_key, within
 
 from .config import config
@@ -53,30 +53,34 @@ class Bitcask:
 
     def put(self, key: str, value: Any) -> None:
         """Stores a JSON value under a key."""
-        self._lease.store.put(text_key(key), _encoded(value))
+        self._lease.store.put(_key(key), _encoded(value))
 
     def get(self, key: str) -> Any:
         """Returns the value of a key, or ``None`` if it is absent."""
-        value = self._lease.store.get(text_key(key))
+        value = self._lease.store.get(_key(key))
         return None if value is None else _decoded(value)
 
     def delete(self, key: str) -> bool:
         """Removes a key. Returns whether it was there."""
-        return self._lease.store.delete(text_key(key))
+        return self._lease.store.delete(_key(key))
 
     def __contains__(self, key: str) -> bool:
         """Tells an absent key from a stored ``None``."""
-        return text_key(key) in self._lease.store
+        return _key(key) in self._lease.store
 
     def list_keys(self) -> list[str]:
-        """Returns all keys, in the order of their bytes."""
+        """Returns all keys, in the order of their bytes.
+
+        Other programs may store keys that are no UTF-8. They are listed as ``os.fsdecode`` would
+        decode them, and can be read and deleted under these names.
+        """
         return [key.decode(errors="surrogateescape") for key in self._lease.store]
 
     def batch_write(self, data: Mapping[str, Any]) -> None:
         """Stores several values: all or none of them."""
         batch = Batch()
         for key, value in data.items():
-            batch.put(text_key(key), _encoded(value))
+            batch.put(_key(key), _encoded(value))
         self._lease.store.write(batch)
 
     def clear(self) -> None:
@@ -126,10 +130,12 @@ class Bitcask:
         start, files = time.monotonic(), self._files()
         try:
             report = self._lease.store.merge(force=True)
+            after = self.get_compaction_stats()
+            removed = sorted(files - self._files())
+        except Closed as error:
+            raise RuntimeError("Compaction ended because the store was closed meanwhile") from error
         except Error as error:
             raise RuntimeError(f"Compaction failed: {error}") from error
-        after = self.get_compaction_stats()
-        removed = sorted(files - self._files())
         saved = before["total_size"] - after["total_size"]
         return {
             "performed": True,
@@ -155,6 +161,7 @@ class Bitcask:
         on_compaction_complete: Optional[Callback] = None,
     ) -> CompactionScheduler:
         """Compacts in the background from now on. A scheduler that runs already is stopped."""
+        self._check_open()
         scheduler = CompactionScheduler(
             self, interval_seconds, threshold_ratio, on_compaction_complete
         )
@@ -162,6 +169,10 @@ class Bitcask:
         self._scheduler = scheduler
         scheduler.start()
         return scheduler
+
+    def _check_open(self) -> None:
+        """Raises ``Closed`` if the store is closed."""
+        self._lease.store.stats()
 
     def stop_auto_compaction(self, timeout: Optional[float] = 5.0) -> bool:
         """Stops compacting in the background. Returns whether it has ended in time."""
@@ -194,6 +205,11 @@ def _is_worthwhile(stats: dict[str, Any], threshold_ratio: float) -> bool:
     if size < _SMALL or (stats["total_files"] < 2 and size < _SMALL_SINGLE):
         return False
     return stats["estimated_dead_ratio"] >= threshold_ratio
+
+
+def _key(key: Any) -> bytes:
+    # As `list_keys` decodes it.
+    return text_key(key, "surrogateescape")
 
 
 def _encoded(value: Any) -> bytes:

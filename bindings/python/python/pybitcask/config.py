@@ -26,7 +26,8 @@ class BitcaskConfig:
             self.config_data.update(found)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
+        # No directory of the user is a `RuntimeError`, and another JSON value a `TypeError`.
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
             print(f"Warning: Could not load config file: {error}")
 
     @property

@@ -133,7 +133,8 @@ class CompactionScheduler:
         return run if run is not None and run.thread.is_alive() else None
 
     def start(self) -> None:
-        """Starts the thread, unless it runs."""
+        """Starts the thread, unless it runs. Raises ``Closed`` if the store is closed."""
+        self._bitcask._check_open()
         self._current()
         with self._lock:
             run = self._current()

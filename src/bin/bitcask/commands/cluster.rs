@@ -46,6 +46,13 @@ pub(crate) struct ClusterArgs {
     /// Forwards requests to the node that leads, instead of telling clients where it is.
     #[arg(long, requires = "cluster")]
     forward: bool,
+    /// How often a leader shows that it is there, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 250, requires = "cluster")]
+    cluster_heartbeat: u64,
+    /// How long a node waits for a sign of a leader, in milliseconds. A failover takes three to
+    /// four times as long.
+    #[arg(long, value_name = "MS", default_value_t = 1500, requires = "cluster")]
+    cluster_election: u64,
     /// File with what all nodes of the cluster know, and others do not.
     #[arg(long, value_name = "FILE")]
     cluster_secret_file: Option<PathBuf>,
@@ -83,27 +90,7 @@ impl ClusterArgs {
             let advice = "set a token with --token-file or BITCASK_TOKEN, or add --insecure";
             return Err(Failure::usage(what, advice));
         }
-        let secret = secret(self.cluster_secret_file.as_deref())?;
-        let here = |port: u16| format!("{}:{port}", ports.host);
-        let mut options = ClusterOptions::new(self.node_id.unwrap_or(0), dir, &secret)
-            .forward(self.forward)
-            .store(program.settings()?.options()?);
-        if let Some(listen) = &self.cluster_listen {
-            options = options.listen(listen);
-        }
-        // A port that the system chooses is announced to nobody.
-        let http =
-            self.http_address.clone().or_else(|| (ports.http != 0).then(|| here(ports.http)));
-        if let Some(address) = http {
-            options = options.http_address(address);
-        }
-        if let Some(address) = &self.cluster_address {
-            options = options.cluster_address(address);
-        }
-        let announced = ports.redis.filter(|port| *port != 0).map(here);
-        if let Some(address) = self.redis_address.clone().or(announced) {
-            options = options.redis_address(address);
-        }
+        let options = self.options(dir, ports)?.store(program.settings()?.options()?);
         let node = ClusterNode::start(options).map_err(|error| failed(&error))?;
         let http = node.http((ports.host, ports.http), ports.token);
         let http = http.map_err(|error| failed(&error))?;
@@ -126,6 +113,32 @@ impl ClusterArgs {
         let ended = redis.map_or(Ok(()), RunningPort::end);
         drop(node);
         ended.map(|()| Exit::Done)
+    }
+
+    /// Returns the options of the node, but for those of its stores.
+    fn options(&self, dir: &Path, ports: &ClientPorts<'_>) -> Result<ClusterOptions, Failure> {
+        let secret = secret(self.cluster_secret_file.as_deref())?;
+        let here = |port: u16| format!("{}:{port}", ports.host);
+        let mut options = ClusterOptions::new(self.node_id.unwrap_or(0), dir, &secret)
+            .forward(self.forward)
+            .timing(self.cluster_heartbeat, self.cluster_election);
+        if let Some(listen) = &self.cluster_listen {
+            options = options.listen(listen);
+        }
+        // A port that the system chooses is announced to nobody.
+        let http =
+            self.http_address.clone().or_else(|| (ports.http != 0).then(|| here(ports.http)));
+        if let Some(address) = http {
+            options = options.http_address(address);
+        }
+        if let Some(address) = &self.cluster_address {
+            options = options.cluster_address(address);
+        }
+        let announced = ports.redis.filter(|port| *port != 0).map(here);
+        if let Some(address) = self.redis_address.clone().or(announced) {
+            options = options.redis_address(address);
+        }
+        Ok(options)
     }
 }
 

@@ -7,6 +7,7 @@ import os
 import urllib.error
 import urllib.request
 import uuid
+from http.client import HTTPException
 from typing import Any, Optional
 from urllib.parse import quote
 
@@ -66,18 +67,25 @@ class BitcaskClient:
         request_id = str(uuid.uuid4())
         headers = {"x-request-id": request_id, "content-type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
+        if not self.base_url.startswith(("http://", "https://")):
+            raise BitcaskConnectionError(
+                f"{self.base_url} is no address of a server: it has to begin with http:// or https://"
+            )
         request = urllib.request.Request(self.base_url + path, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                return json.load(answer), request_id
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                answer = json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 raise BitcaskServerError(f"Server error: {_detail(error)}") from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise BitcaskConnectionError(f"{self.base_url} does not answer: {reason}") from error
         except ValueError as error:
             raise BitcaskClientError(f"{self.base_url} answers without JSON: {error}") from error
+        if not isinstance(answer, dict):
+            raise BitcaskClientError(f"{self.base_url} answers with something else than an object")
+        return answer, request_id
 
 
 def _path(key: str) -> str:
@@ -87,5 +95,5 @@ def _path(key: str) -> str:
 def _detail(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.load(error)["detail"])
-    except (ValueError, KeyError, TypeError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return str(error)

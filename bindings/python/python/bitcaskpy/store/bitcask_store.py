@@ -6,7 +6,7 @@ import os
 import weakref
 from typing import Any, Optional, Union
 
-from bitcask import Store
+from bitcask import Error, Store
 from bitcask._moved import Lease, text_key, within
 
 from ..config.defaults import DEFAULT_MAX_SEGMENT_ENTRIES, DEFAULT_MAX_SEGMENT_SIZE
@@ -128,10 +128,18 @@ def open_store(
 
 
 def close_store(store: Optional[BitcaskStore] = None) -> None:
-    """Closes a store, or all that ``open_store`` has returned."""
+    """Closes a store, or all that ``open_store`` has returned. Raises the first error, after it has
+    closed the others.
+    """
+    failure: Optional[Error] = None
     for opened in list(_opened) if store is None else [store]:
-        opened.close()
+        try:
+            opened.close()
+        except Error as error:
+            failure = failure or error
         _opened.discard(opened)
+    if failure is not None:
+        raise failure
 
 
 def _interval(given: Optional[float]) -> float:

@@ -2,8 +2,8 @@
 
 ``BitcaskStore`` does not use this. It is for programs that read or write bitcaskpy's files
 themselves, without what went wrong there: sizes come from the log and not from the hint, a hint
-that cannot be read is written anew, nothing is appended behind a torn record, and paths follow the
-directory.
+that cannot be read is written anew, nothing is appended behind a torn record, even if the program
+goes on after an append that has failed, and paths follow the directory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -123,26 +124,51 @@ class Segment:
         self._write_hint()
 
     def append(self, entry: Entry) -> None:
-        """Appends a record, or raises ``ValueError`` if it does not fit or the segment has ended."""
+        """Appends a record, or raises ``ValueError`` if it does not fit or the segment has ended.
+
+        If the disk is full, or anything else fails, nothing is appended.
+        """
         if self.closed:
             raise ValueError("Segment is closed")
         if not self.has_room(entry):
             raise ValueError("Segment is full")
+        if os.path.getsize(self.filepath) != self.size:
+            # Where the record would lie is not where it would be looked for.
+            self.close()
+            raise ValueError("Segment was changed by another program")
         record = entry.serialize()
-        with open(self.filepath, "ab") as log:
-            log.write(record)
         row = {
             "key": key_text(entry),
             "offset": self.size,
             "size": entry.value_size,
             "timestamp": entry.timestamp,
         }
-        with open(self.index_filepath, "a", encoding="utf-8") as index:
-            index.write(json.dumps(row) + "\n")
+        index_size = 0
+        with suppress(FileNotFoundError):
+            index_size = os.path.getsize(self.index_filepath)
+        try:
+            with open(self.filepath, "ab") as log:
+                log.write(record)
+            with open(self.index_filepath, "a", encoding="utf-8") as index:
+                index.write(json.dumps(row) + "\n")
+        except BaseException:
+            self._undo_append(index_size)
+            raise
         self.size += len(record)
         self.num_entries += 1
         if time.time() - self.last_sync >= self.metadata_sync_interval:
             self._write_hint()
+
+    def _undo_append(self, index_size: int) -> None:
+        """Removes what an append has left that failed, or ends the segment if that fails too."""
+        try:
+            os.truncate(self.filepath, self.size)
+            with suppress(FileNotFoundError):
+                os.truncate(self.index_filepath, index_size)
+        except OSError:
+            self.active, self.closed = False, True
+            with suppress(OSError):
+                self._write_hint()
 
     def read(self, offset: int) -> Entry:
         """Reads the record at an offset, or raises ``ValueError`` if none is complete there."""

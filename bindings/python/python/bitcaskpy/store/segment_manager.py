@@ -59,7 +59,9 @@ class SegmentManager:
     def append(self, entry: Entry) -> AppendResult:
         """Appends a record, to a new segment if it does not fit into the active one."""
         segment = self.get_active_segment()
-        if segment.is_full() or (segment.num_entries > 0 and not segment.has_room(entry)):
+        is_full = segment.is_full() or (segment.num_entries > 0 and not segment.has_room(entry))
+        # A segment also ends if an append has failed and could not be undone.
+        if is_full or not segment.is_active():
             segment.close()
             segment = self._begin_segment()
         offset = segment.size

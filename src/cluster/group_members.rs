@@ -1,0 +1,168 @@
+//! Changes of the members of one group, on its leader.
+//!
+//! A node is added as a learner first, and votes once it has caught up. Each change goes on although
+//! nobody waits any more: it has two steps, and openraft makes the second where the first was asked
+//! for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::metrics::WaitError;
+use openraft::{BasicNode, ChangeMembers};
+
+use super::error::ClusterError;
+use super::group::{GroupMetrics, RaftGroup, stopped};
+use super::membership::{ATTEMPTS, PAUSE, refused};
+use super::proposer::deposed;
+
+/// Time for one step of a change, less than an answer has. Whoever waits for it asks again.
+const STEP_TIME: Duration = Duration::from_secs(10);
+
+impl RaftGroup {
+    /// Has a node receive the log. It does not vote yet, if it did not before.
+    pub(super) async fn add_learner(
+        self: &Arc<Self>,
+        id: u64,
+        address: String,
+    ) -> Result<(), ClusterError> {
+        let group = Arc::clone(self);
+        finished(async move {
+            // Whoever does not lead any more may not know of the latest change.
+            group.read_index().await?;
+            let metrics = group.metrics();
+            let membership = metrics.membership_config.membership();
+            let node = BasicNode::new(address);
+            let is_voter = membership.voter_ids().any(|voter| voter == id);
+            if is_voter || membership.get_node(&id) == Some(&node) {
+                return Ok(());
+            }
+            group.change(ChangeMembers::SetNodes([(id, node)].into())).await
+        })
+        .await
+    }
+
+    /// Makes a node a voter, once it has the log. Waits for that.
+    pub(super) async fn add_voter(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
+        let metrics = self.metrics();
+        let is_voter = metrics.membership_config.membership().voter_ids().any(|voter| voter == id);
+        if is_voter && self.is_settled() {
+            return Ok(());
+        }
+        if !is_voter {
+            let waiting = self.raft.wait(Some(STEP_TIME));
+            let lag_max = self.raft.config().replication_lag_threshold;
+            let caught_up = waiting.metrics(|it| has_caught_up(it, id, lag_max), "the log is sent");
+            caught_up.await.map_err(|error| match error {
+                WaitError::Timeout(..) => ClusterError::Unknown,
+                WaitError::ShuttingDown => stopped(&error),
+            })?;
+        }
+        let group = Arc::clone(self);
+        finished(
+            async move { group.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await },
+        )
+        .await
+    }
+
+    /// Takes a node out of the group.
+    pub(super) async fn remove_member(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
+        let group = Arc::clone(self);
+        finished(async move {
+            group.read_index().await?;
+            let metrics = group.metrics();
+            let membership = metrics.membership_config.membership();
+            let voters: BTreeSet<u64> = membership.voter_ids().collect();
+            if voters == BTreeSet::from([id]) {
+                return refused("the last node of a cluster cannot be removed");
+            }
+            if voters.contains(&id) {
+                group.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
+            } else if membership.get_node(&id).is_some() || !group.is_settled() {
+                group.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
+            } else {
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Returns whether the members are those of one configuration that is applied, and not of two
+    /// between which a change is under way.
+    fn is_settled(&self) -> bool {
+        let metrics = self.metrics();
+        let members = &metrics.membership_config;
+        members.membership().get_joint_config().len() == 1
+            && *members.log_id() <= metrics.last_applied
+    }
+
+    /// Waits for a step of a change of the members. openraft may never answer if this node leads no
+    /// more meanwhile, and a node that is to catch up may need long.
+    async fn within_lead<R: Send + 'static>(
+        &self,
+        step: impl Future<Output = R> + Send + 'static,
+    ) -> Result<R, ClusterError> {
+        // It goes on although nobody waits any more: a change has two steps.
+        let step = tokio::spawn(step);
+        tokio::select! {
+            done = step => done.map_err(|error| stopped(&error)),
+            () = deposed(&self.raft) => Err(ClusterError::Unknown),
+            () = tokio::time::sleep(STEP_TIME) => Err(ClusterError::Unknown),
+        }
+    }
+
+    /// Changes the members. Waits until another change is complete.
+    async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ClusterError> {
+        for _ in 0..ATTEMPTS {
+            let (raft, change) = (self.raft.clone(), change.clone());
+            let changing = async move { raft.change_membership(change, false).await };
+            let result = self.within_lead(changing).await?;
+            let is_busy = matches!(
+                result,
+                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_)
+                )))
+            );
+            if !is_busy {
+                return changed(result);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(ClusterError::Busy)
+    }
+}
+
+/// Returns whether a node has the log but for some entries, or whether that is not to be waited for
+/// any more, since this node does not lead, or that one was removed.
+fn has_caught_up(metrics: &GroupMetrics, id: u64, lag_max: u64) -> bool {
+    let Some(replication) = &metrics.replication else { return true };
+    if metrics.membership_config.membership().get_node(&id).is_none() {
+        return true;
+    }
+    let Some(at) = replication.get(&id) else { return false };
+    let (at, last) = (at.map_or(0, |at| at.index), metrics.last_log_index.unwrap_or(0));
+    last.saturating_sub(at) <= lag_max
+}
+
+/// Waits for a change of the members, which goes on although nobody waits any more. openraft makes
+/// the second of its two steps where the first was asked for.
+async fn finished(
+    change: impl Future<Output = Result<(), ClusterError>> + Send + 'static,
+) -> Result<(), ClusterError> {
+    tokio::spawn(change).await.map_err(|error| stopped(&error))?
+}
+
+type Changed<R> = Result<R, RaftError<u64, ClientWriteError<u64, BasicNode>>>;
+
+/// Returns what the result of a change of the members means.
+fn changed<R>(changed: Changed<R>) -> Result<(), ClusterError> {
+    match changed {
+        Ok(_) => Ok(()),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(other))) => {
+            Err(ClusterError::NotLeader { leader: other.leader_id })
+        }
+        Err(RaftError::APIError(error)) => Err(ClusterError::Refused(error.to_string())),
+        Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+    }
+}
