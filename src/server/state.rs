@@ -34,8 +34,6 @@ pub(super) struct ServerState {
     pub(super) options: ServerOptions,
     pub(super) follower: Option<StoreFollower>,
     replica: Option<Replica>,
-    /// Whether the server listens only to clients on this machine.
-    pub(super) is_private: bool,
     pub(super) stop: StopSignal,
     pub(super) requests: RequestFigures,
     pub(super) connections: Arc<IdleConnections>,
@@ -64,7 +62,6 @@ impl ServerState {
         db: Arc<Bitcask>,
         options: ServerOptions,
         follower: Option<StoreFollower>,
-        is_private: bool,
     ) -> Self {
         let pages = usize::try_from(options.body_memory_limit.div_ceil(PAGE_SIZE));
         let pages = pages.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -73,7 +70,6 @@ impl ServerState {
             db,
             replica: follower.as_ref().map(StoreFollower::replica),
             follower,
-            is_private,
             stop: StopSignal::new(),
             requests: RequestFigures::default(),
             connections: Arc::default(),
@@ -294,7 +290,7 @@ mod tests {
         db.put("small", large.get(1..).unwrap()).unwrap();
         db.put("large", &large).unwrap();
         let options = ServerOptions::new().store_threads(1);
-        let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None));
         state.gets_in_memory.store(true, Ordering::Relaxed);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
