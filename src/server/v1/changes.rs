@@ -320,7 +320,6 @@ impl FeedStream {
     }
 
     fn send_position(&mut self) -> Result<(), Unheard> {
-        self.reported = Instant::now();
         if !self.is_in_batch {
             self.between = self.changes.resume_position();
         }
@@ -341,7 +340,10 @@ impl FeedStream {
                 write_frame(&mut self.writer, &frame)?;
             }
         }
-        self.writer.flush()
+        self.writer.flush()?;
+        // At the end, so that changes are sent between two reports, however long one takes.
+        self.reported = Instant::now();
+        Ok(())
     }
 
     fn send_change(&mut self, change: &Change, left_out: Option<u64>) -> Result<(), Unheard> {
