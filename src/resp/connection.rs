@@ -31,6 +31,7 @@ use super::reply_buffer::{ReplyBuffer, SentUpTo};
 use super::server_state::RespState;
 use super::session::Session;
 use super::syncing::synced;
+use crate::listener;
 use crate::wire::{Decoder, FrameLimits, ProtocolError};
 
 /// Size of replies at which they are sent before more commands run.
@@ -79,6 +80,7 @@ pub(super) async fn serve(state: Arc<RespState>, mut stream: TcpStream) {
     let (remote, local) = (address(stream.peer_addr()), address(stream.local_addr()));
     // Without it, replies that are sent in parts wait for each other.
     drop(stream.set_nodelay(true));
+    listener::notice_dead_peer(&stream, state.options.stall_max);
     let limit = state.parameters.max_clients.load(Ordering::Relaxed);
     let outbox = Outbox::new(state.options.output_max);
     let Some(peer) = state.peers.add(remote, local, outbox, limit) else {
