@@ -184,11 +184,11 @@ impl Connection {
         if let Some(command) = self.ready.pop() {
             return Some(command);
         }
-        let limits = if self.session.is_authenticated {
+        let limits = if self.session.is_stranger() {
+            FrameLimits::stranger()
+        } else {
             let limit = self.session.state.parameters.string_max.load(Ordering::Relaxed);
             FrameLimits::new(u64::try_from(limit).unwrap_or(u64::MAX))
-        } else {
-            FrameLimits::stranger()
         };
         if self.wrong.is_some() {
             return None;
@@ -249,7 +249,7 @@ impl Connection {
                 if is_stopping { state.options.drain_max } else { state.options.stall_max };
             let stalled = stalled_since.get_or_insert_with(Instant::now).elapsed();
             // A stranger sends no pipeline, and takes none of the memory of others.
-            let may_send = !is_stopping && self.session.is_authenticated;
+            let may_send = !is_stopping && !self.session.is_stranger();
             let wants_more = may_send && self.ahead.wants_more();
             let has_room = self.ahead.has_room();
             tokio::select! {
