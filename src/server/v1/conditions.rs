@@ -100,14 +100,14 @@ impl Conditions {
         options: WriteOptions,
     ) -> Result<bool, ApiFailure> {
         for _ in 0..ATTEMPTS_MAX {
-            let current = db.get_versioned(key)?.map(|(_, version)| version);
+            let current = db.look(key, Version::of)?;
             if self.verdict(current) != Verdict::Holds {
                 return Err(ApiFailure::unmet_condition(current.map(entity_tag)));
             }
             if current.is_none() && new.is_none() {
                 return Ok(false);
             }
-            if db.compare_and_swap_versioned_opt(key, current, new, options)?.is_ok() {
+            if db.change_version(key, current, new, options)? {
                 return Ok(current.is_some());
             }
         }
