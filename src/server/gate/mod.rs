@@ -141,8 +141,9 @@ fn refusal(
     let may_mislead = peer.is_none_or(|peer| peer.is_at_loopback) || is_of_page(request.headers());
     let needs_plain_host = may_mislead && state.options.token.is_none();
     if needs_plain_host && !host::is_plain(request.uri(), request.headers()) {
-        let detail = "without a token, the server has to be named `localhost` or by its address, \
-                      such as 127.0.0.1; use one of these, or start it with a token";
+        let detail = "without a token, the server has to be named by its address, such as \
+                      127.0.0.1, or by a name without a dot, such as `localhost`; use one of these, \
+                      or start it with a token";
         return Some(ApiFailure::forbidden(detail));
     }
     None
