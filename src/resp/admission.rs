@@ -90,7 +90,7 @@ impl Session {
         if !spec.accepts(args.len()) {
             return refuse(wrong_arity(spec.name));
         }
-        if !self.is_authenticated && !spec.flags.has(CommandFlags::NO_AUTH) {
+        if self.is_stranger() && !spec.flags.has(CommandFlags::NO_AUTH) {
             return refuse("NOAUTH Authentication required.".to_owned());
         }
         let replica = self.state.options.replica.as_ref().filter(|it| it.is_follower());

@@ -31,6 +31,7 @@ use super::reply_buffer::{ReplyBuffer, SentUpTo};
 use super::server_state::RespState;
 use super::session::Session;
 use super::syncing::synced;
+use crate::listener;
 use crate::wire::{Decoder, FrameLimits, ProtocolError};
 
 /// Size of replies at which they are sent before more commands run.
@@ -39,8 +40,8 @@ pub(super) const OUT_SIZE_SENT: usize = 256 << 10;
 const OUT_CAPACITY_KEPT: usize = 64 << 10;
 /// Time between two attempts to get memory for a client that the server cannot read from.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
-/// How long a connection that ends is still read from, and how much.
-const LINGER_MAX: Duration = Duration::from_millis(500);
+/// How long a connection that ends is still read from, and how much. Tests depend on no time.
+const LINGER_MAX: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 500 });
 const LINGER_SIZE_MAX: usize = 4 << 20;
 /// Maximum number of reads of what has arrived when the server stops.
 const READS_AT_END: usize = 1 << 10;
@@ -79,6 +80,7 @@ pub(super) async fn serve(state: Arc<RespState>, mut stream: TcpStream) {
     let (remote, local) = (address(stream.peer_addr()), address(stream.local_addr()));
     // Without it, replies that are sent in parts wait for each other.
     drop(stream.set_nodelay(true));
+    listener::notice_dead_peer(&stream, state.options.stall_max);
     let limit = state.parameters.max_clients.load(Ordering::Relaxed);
     let outbox = Outbox::new(state.options.output_max);
     let Some(peer) = state.peers.add(remote, local, outbox, limit) else {
@@ -182,11 +184,11 @@ impl Connection {
         if let Some(command) = self.ready.pop() {
             return Some(command);
         }
-        let limits = if self.session.is_authenticated {
+        let limits = if self.session.is_stranger() {
+            FrameLimits::stranger()
+        } else {
             let limit = self.session.state.parameters.string_max.load(Ordering::Relaxed);
             FrameLimits::new(u64::try_from(limit).unwrap_or(u64::MAX))
-        } else {
-            FrameLimits::stranger()
         };
         if self.wrong.is_some() {
             return None;
@@ -247,7 +249,7 @@ impl Connection {
                 if is_stopping { state.options.drain_max } else { state.options.stall_max };
             let stalled = stalled_since.get_or_insert_with(Instant::now).elapsed();
             // A stranger sends no pipeline, and takes none of the memory of others.
-            let may_send = !is_stopping && self.session.is_authenticated;
+            let may_send = !is_stopping && !self.session.is_stranger();
             let wants_more = may_send && self.ahead.wants_more();
             let has_room = self.ahead.has_room();
             tokio::select! {
@@ -348,7 +350,12 @@ impl Connection {
                     break;
                 }
             }
+            // One that has sent something right before may send more.
+            let may_send_more = self.decoder.len() > 0;
             self.run_commands().await?;
+            if may_send_more {
+                return self.linger().await;
+            }
         }
         self.output.shutdown().await
     }

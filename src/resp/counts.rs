@@ -12,6 +12,8 @@ use super::peers::Peer;
 
 /// Maximum number of different error codes that are counted.
 const CODES_MAX: usize = 128;
+/// Maximum size of an error code. A longer word is none, as in Redis.
+const CODE_SIZE_MAX: usize = 32;
 /// Maximum number of arguments of a command in the slow log, and maximum size of each.
 const SLOW_ARGUMENTS_MAX: usize = 32;
 const SLOW_ARGUMENT_SIZE_MAX: usize = 128;
@@ -88,9 +90,10 @@ impl Counts {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an error by its code, the first word of its text.
+    /// Counts an error by its code, the first word of its text if that is short.
     pub(super) fn error(&self, text: &str) {
-        let code = text.split(' ').next().unwrap_or_default();
+        let word = text.split_once(' ').map(|(word, _)| word);
+        let code = word.filter(|word| word.len() <= CODE_SIZE_MAX).unwrap_or("ERR");
         let mut errors = self.errors_held();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;
@@ -167,5 +170,22 @@ impl Counts {
             counter.store(0, Ordering::Relaxed);
         }
         self.errors_held().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `DEBUG ERROR` chooses the text, and codes are kept until they are reset.
+    #[test]
+    fn a_long_word_is_no_error_code() {
+        let counts = Counts::new(0);
+        for text in ["WRONGTYPE Operation", "ERR syntax", "x", &"x".repeat(1 << 20)] {
+            counts.error(text);
+        }
+        counts.error(&format!("{} text", "y".repeat(33)));
+        let counted: Vec<_> = counts.errors().into_iter().collect();
+        assert_eq!(counted, [("ERR".to_owned(), 4), ("WRONGTYPE".to_owned(), 1)]);
     }
 }

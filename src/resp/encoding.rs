@@ -35,6 +35,9 @@ pub(super) const FIELD_PREFIX_SIZE: usize = 10;
 /// Begins the keys of all fields of all hashes.
 pub(super) const FIELDS_PREFIX: &[u8] = &[RESERVED, FIELD];
 
+/// Size of the value of a hash's key.
+pub(super) const HASH_HEADER_SIZE: usize = TAG.len() + 1 + 8 + 8;
+
 /// What the value of a hash's key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HashHeader {
@@ -46,7 +49,7 @@ pub(super) struct HashHeader {
 
 impl HashHeader {
     pub(super) fn encode(self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(25);
+        let mut value = Vec::with_capacity(HASH_HEADER_SIZE);
         value.extend_from_slice(TAG);
         value.push(kind::HASH);
         value.extend_from_slice(&self.id.to_be_bytes());
@@ -152,6 +155,7 @@ mod tests {
             );
         }
         assert_eq!(decode_value(&header.encode()), StoredContent::Hash(header));
+        assert_eq!(header.encode().len(), HASH_HEADER_SIZE);
         assert_eq!(decode_key(&header.field(b"f")), None);
         assert_eq!(decode_key(HASHES_MARK), None);
     }

@@ -107,6 +107,8 @@ struct FeedFollower {
     expiring: ExpiringKeys,
     /// Up to when all changes have been received.
     reached: SystemTime,
+    /// Whether the feed has ended and could not be resumed yet, which caches were told.
+    is_cut_off: bool,
 }
 
 impl FeedFollower {
@@ -114,7 +116,7 @@ impl FeedFollower {
     fn new(state: Arc<RespState>, database: Arc<Database>) -> Self {
         let lease = database.store.lease_history(LEASE_SIZE_MAX);
         let (expiring, reached) = (ExpiringKeys::default(), UNIX_EPOCH);
-        Self { state, database, lease, expiring, reached }
+        Self { state, database, lease, expiring, reached, is_cut_off: false }
     }
 
     fn run(mut self, mut changes: Changes) {
@@ -148,10 +150,18 @@ impl FeedFollower {
         // keys were removed or put anew.
         self.expiring.clear();
         let resumed = self.database.ledger.resume(&self.database.store, error);
-        if !resumed.as_ref().is_ok_and(|(_, is_gap)| !is_gap) {
+        if self.has_to_tell(resumed.as_ref().ok().map(|(_, is_gap)| *is_gap)) {
             self.state.tracker.all_changed(&self.state.peers);
         }
         resumed.ok().map(|(changes, _)| changes)
+    }
+
+    /// Returns whether caches are told that everything has changed, once the feed goes on with or
+    /// without a gap, or does not go on: once while the store cannot be read, and not each time
+    /// that this is tried.
+    fn has_to_tell(&mut self, is_gap: Option<bool>) -> bool {
+        let was_cut_off = std::mem::replace(&mut self.is_cut_off, is_gap.is_none());
+        is_gap.unwrap_or(!was_cut_off)
     }
 
     /// Returns how long to wait for a change.

@@ -23,7 +23,7 @@ impl Session {
     pub(super) fn has_plain_replies(&self) -> bool {
         self.queue.is_none()
             && !self.is_kept_out()
-            && self.is_authenticated
+            && !self.is_stranger()
             && self.tracking.is_none()
             && self.replies == ReplyMode::On
             && !self.is_monitor

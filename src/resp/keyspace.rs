@@ -278,7 +278,7 @@ impl<'a> Keyspace<'a> {
             })?;
             return Ok(existed);
         }
-        self.atomically(|space| {
+        self.atomically_on(&[key], |space| {
             let holding = if may_be_hash {
                 space.get(key)?
             } else {
@@ -308,20 +308,6 @@ impl<'a> Keyspace<'a> {
             self.put_size = self.put_size.saturating_sub(tx.put_size(stored_key));
             tx.delete(stored_key);
         }
-    }
-
-    /// Removes the fields of a hash, within a transaction.
-    pub(super) fn remove_fields(&mut self, header: HashHeader) -> Answer<()> {
-        for (key, _) in self.fields(header)? {
-            self.remove_stored(&key);
-        }
-        Ok(())
-    }
-
-    /// Returns the stored keys and the values of all fields of a hash, within a transaction.
-    pub(super) fn fields(&self, header: HashHeader) -> Answer<Vec<(Value, Value)>> {
-        let Some(tx) = &self.tx else { return Ok(Vec::new()) };
-        Ok(tx.prefix(header.prefix()).collect::<Result<_, Error>>()?)
     }
 
     /// Makes a change outside of a transaction. The closure says whether the log has it.

@@ -33,7 +33,7 @@ impl Keyspace<'_> {
                 return Ok(());
             }
         }
-        self.atomically(|space| {
+        self.atomically_on(&[key], |space| {
             if let Some(Holding::Hash(header)) = space.get(key)? {
                 space.remove_fields(header)?;
             }

@@ -50,6 +50,7 @@ mod grouping;
 mod holding;
 mod hub;
 mod keyspace;
+mod keyspace_hashes;
 mod keyspace_strings;
 mod keyspace_transaction;
 mod ledger;

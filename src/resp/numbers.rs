@@ -50,7 +50,9 @@ pub(super) fn parse_float(text: &[u8]) -> Option<f64> {
 fn fixed(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?.to_ascii_lowercase();
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&*text, "0"));
-    let exponent: i64 = exponent.parse().ok().filter(|exponent| (-400..=400).contains(exponent))?;
+    // What is no number here is far below all of them, or far above.
+    let tiny = exponent.starts_with('-').then_some(i64::MIN);
+    let exponent = exponent.parse::<i64>().ok().or(tiny)?;
     let (is_negative, mantissa) = match mantissa.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
@@ -60,10 +62,14 @@ fn fixed(text: &[u8]) -> Option<i128> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
+    let digits = digits.trim_start_matches('0');
+    if digits.is_empty() {
+        return Some(0);
+    }
     // The number is `digits * 10^shift / SCALE`.
     let places = i64::try_from(fraction.len()).ok()?;
-    let shift = exponent - places + i64::try_from(PLACES).ok()?;
-    let kept = i64::try_from(digits.len()).ok()? + shift;
+    let shift = exponent.saturating_sub(places).saturating_add(i64::try_from(PLACES).ok()?);
+    let kept = i64::try_from(digits.len()).ok()?.saturating_add(shift);
     let number = if shift >= 0 {
         let digits: i128 = digits.parse().ok()?;
         digits.checked_mul(10_i128.checked_pow(u32::try_from(shift).ok()?)?)?
@@ -88,6 +94,7 @@ pub(super) fn add_decimals(left: &[u8], right: &[u8]) -> Option<String> {
             let (whole, fraction) = (sum.abs() / SCALE, sum.abs() % SCALE);
             trimmed(&format!("{sign}{whole}.{fraction:017}"))
         }
+        None if sum.abs() < EXACT_BELOW => trimmed(&format!("{sum:.PLACES$}")),
         None => trimmed(&format!("{sum:.1}")),
     })
 }
@@ -119,6 +126,24 @@ mod tests {
         assert_eq!(sum("inf", "1"), None);
         assert_eq!(sum(" 1", "1"), None);
         assert_eq!(sum("1.", ".5").as_deref(), Some("1.5"));
+    }
+
+    /// Such a sum was rounded to one decimal place, and stored.
+    #[test]
+    fn a_number_keeps_its_places_whatever_is_added() {
+        for nothing in ["0e30", "-0.0e400", "1e-500", "1e-99999999999999999999", "0000e22", "1e-18"]
+        {
+            assert_eq!(sum("3.14159", nothing).as_deref(), Some("3.14159"), "{nothing}");
+        }
+        assert_eq!(
+            sum("0000000000000000000000000000000000000000.15", "0").as_deref(),
+            Some("0.15")
+        );
+        assert_eq!(
+            sum("0.5", "00000000000000000000000000000000000000001e0").as_deref(),
+            Some("1.5")
+        );
+        assert_eq!(sum("1e25", "-1e25").as_deref(), Some("0"));
     }
 
     #[test]

@@ -245,7 +245,8 @@ pub(super) fn digest(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<u128>> {
     let expiry = super::commands::expiry::expiry_ms(space, key)?;
     add(&expiry.unwrap_or(-1).to_be_bytes());
     if let Holding::Hash(header) = Holding::new(value) {
-        for (field, value) in space.fields(header)? {
+        for found in space.fields(header) {
+            let (field, value) = found?;
             add(&field);
             add(&value);
         }

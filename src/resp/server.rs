@@ -166,3 +166,37 @@ async fn accept(listener: TcpListener, state: &Arc<RespState>) -> io::Result<()>
     drop(tokio::time::timeout(state.options.drain_max * 2, all_gone).await);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::Options;
+
+    /// The server closed the socket with something unread, and the system threw replies away.
+    #[test]
+    fn a_client_that_goes_on_sending_is_read_from_after_the_server_has_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Options::new().open(dir.path()).unwrap());
+        let server = RespServer::bind("127.0.0.1:0", store, RespOptions::new()).unwrap();
+        let (address, stop) = (server.address(), server.stop_handle());
+        let running = std::thread::spawn(move || server.run());
+        let mut client = TcpStream::connect(address).unwrap();
+        // There is a limit only so that a failure ends.
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client.write_all(b"PING\r\n*2\r\n$4\r\nECHO\r\n").unwrap();
+        let mut reply = [0; 7];
+        client.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"+PONG\r\n");
+        stop.stop();
+        assert_eq!(client.read(&mut reply).unwrap(), 0);
+        for _ in 0..1000 {
+            client.write_all(b"x").unwrap();
+            std::thread::yield_now();
+        }
+        drop(client);
+        running.join().unwrap().unwrap();
+    }
+}

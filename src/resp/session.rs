@@ -30,8 +30,8 @@ use super::tracking::TrackingMode;
 use super::transaction::{CommandQueue, Watched};
 use crate::replica::{Pass, Replica};
 
-/// Number of arguments above which a command counts as slow.
-const FEW_ARGUMENTS: usize = 1000;
+/// Number of arguments above which a command, or a transaction, counts as slow.
+pub(super) const FEW_ARGUMENTS: usize = 1000;
 
 /// Maximum size of the names that a client watches, and of those that it subscribes to.
 pub(super) const NAMES_SIZE_MAX: usize = 64 << 20;
@@ -278,7 +278,10 @@ impl Session {
                 Err(refusal) => refusal.into_reply(),
             };
         }
-        let result = if spec.flags.has(CommandFlags::SLOW) || args.len() > FEW_ARGUMENTS {
+        let is_slow = spec.flags.has(CommandFlags::SLOW) || args.len() > FEW_ARGUMENTS;
+        let runs_slow =
+            || spec.name == "exec" && self.queue.as_ref().is_some_and(CommandQueue::is_slow);
+        let result = if is_slow || runs_slow() {
             // The other clients of this thread are served by another one meanwhile.
             tokio::task::block_in_place(|| self.call(args, spec))
         } else {
@@ -364,6 +367,11 @@ impl Session {
         let limit = self.state.parameters.tracked_max.load(Ordering::Relaxed);
         let keys = keys.into_iter().map(|key| &**key);
         self.state.tracker.remember(self.peer.id, keys, limit, &self.state.peers);
+    }
+
+    /// Returns whether the client has to authenticate before anything else.
+    pub(super) fn is_stranger(&self) -> bool {
+        !self.is_authenticated && self.state.parameters.has_password()
     }
 
     pub(super) fn is_subscriber(&self) -> bool {

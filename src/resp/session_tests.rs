@@ -1,9 +1,11 @@
 //! Sessions without a socket: what comes before what, and what waits for a sync.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::admission::find;
@@ -204,4 +206,44 @@ fn a_key_is_not_new_if_its_write_fails() {
     assert!(space.deeds.events.is_empty());
     space.put(b"k", b"1234", Lifespan::Endless).unwrap();
     assert_eq!(space.deeds.events.len(), 1);
+}
+
+/// `DEBUG SLEEP` within `MULTI` held up as many threads as clients sent it.
+#[test]
+fn other_clients_are_served_while_a_transaction_takes_long() {
+    let (_dir, state) = state();
+    let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let (waits, begun) = mpsc::channel();
+    let mut client = session(&state);
+    let sleeping = runtime.spawn(async move {
+        for line in ["MULTI", "DEBUG SLEEP 1000", "EXEC"] {
+            waits.send(()).unwrap();
+            client.run(&args(line));
+        }
+        sent(&mut client)
+    });
+    assert_eq!(begun.iter().take(3).count(), 3);
+    let (served, other) = mpsc::channel();
+    runtime.spawn(async move { served.send(()) });
+    // There is a limit only so that a failure ends.
+    let is_served = other.recv_timeout(Duration::from_secs(30)).is_ok();
+    // Ends the sleep.
+    state.stop.send_replace(true);
+    let replies = runtime.block_on(sleeping).unwrap();
+    assert!(is_served && replies.ends_with("*1\r\n+OK\r\n"), "{replies}");
+}
+
+#[test]
+fn a_client_without_the_password_is_served_once_there_is_none() {
+    let (_dir, state) = state_with(RespOptions::new().password("secret"));
+    let mut session = session(&state);
+    session.run(&args("GET k"));
+    assert!(sent(&mut session).starts_with("-NOAUTH "));
+    state.parameters.set(b"requirepass", b"");
+    session.run(&args("GET k"));
+    assert_eq!(sent(&mut session), "_\r\n");
+    // It has not authenticated.
+    state.parameters.set(b"requirepass", b"other");
+    session.run(&args("GET k"));
+    assert!(sent(&mut session).starts_with("-NOAUTH "));
 }

@@ -20,8 +20,11 @@ use super::reply::{Protocol, Reply};
 /// The channel on which a client that speaks version 2 is told.
 pub(super) const CHANNEL: &[u8] = b"__redis__:invalidate";
 
-/// Maximum size of all keys in the table.
-const KEYS_SIZE_MAX: usize = 256 << 20;
+/// Maximum size of the table: of all keys, and of what it takes for each client that has one.
+const TABLE_SIZE_MAX: usize = 256 << 20;
+/// About how much memory the first client of a key takes, and each further one.
+const FIRST_ID_SIZE: usize = 104;
+const ID_SIZE: usize = 16;
 /// Maximum number of keys that are taken out before others get their turn.
 const EVICTED_AT_ONCE: usize = 1000;
 
@@ -60,19 +63,26 @@ struct KeyTable {
     /// The same keys by their places.
     order: BTreeMap<u64, Arc<[u8]>>,
     next_place: u64,
-    /// Size of all keys.
+    /// Size of all keys, and of the clients that have them.
     size: usize,
+}
+
+/// Returns about how much memory a key takes that this number of clients have.
+fn size_of_entry(key: &[u8], clients: usize) -> usize {
+    key.len() + FIRST_ID_SIZE + clients.saturating_sub(1) * ID_SIZE
 }
 
 impl KeyTable {
     fn remember(&mut self, key: &[u8], id: u64) {
         if let Some(tracked) = self.keys.get_mut(key) {
-            tracked.ids.insert(id);
+            if tracked.ids.insert(id) {
+                self.size += ID_SIZE;
+            }
             return;
         }
         let (key, place): (Arc<[u8]>, u64) = (key.into(), self.next_place);
         self.next_place += 1;
-        self.size += key.len();
+        self.size += size_of_entry(&key, 1);
         self.order.insert(place, Arc::clone(&key));
         self.keys.insert(key, TrackedKey { ids: BTreeSet::from([id]), place });
     }
@@ -81,7 +91,7 @@ impl KeyTable {
     fn take(&mut self, key: &[u8]) -> BTreeSet<u64> {
         let Some(tracked) = self.keys.remove(key) else { return BTreeSet::new() };
         self.order.remove(&tracked.place);
-        self.size = self.size.saturating_sub(key.len());
+        self.size = self.size.saturating_sub(size_of_entry(key, tracked.ids.len()));
         tracked.ids
     }
 
@@ -89,11 +99,13 @@ impl KeyTable {
     fn forget(&mut self, id: u64) {
         let Self { keys, order, size, .. } = self;
         keys.retain(|key, tracked| {
+            let before = size_of_entry(key, tracked.ids.len());
             tracked.ids.remove(&id);
             let stays = !tracked.ids.is_empty();
+            let after = if stays { size_of_entry(key, tracked.ids.len()) } else { 0 };
+            *size = size.saturating_sub(before - after);
             if !stays {
                 order.remove(&tracked.place);
-                *size = size.saturating_sub(key.len());
             }
             stays
         });
@@ -101,7 +113,7 @@ impl KeyTable {
 
     /// Returns the oldest key if there are more than `limit` of them, or if they are too large.
     fn surplus(&self, limit: usize) -> Option<Arc<[u8]>> {
-        let is_full = limit > 0 && self.keys.len() > limit || self.size > KEYS_SIZE_MAX;
+        let is_full = limit > 0 && self.keys.len() > limit || self.size > TABLE_SIZE_MAX;
         self.order.values().next().filter(|_| is_full).cloned()
     }
 }
@@ -274,10 +286,16 @@ fn tell(peer: &Arc<Peer>, redirect: Option<u64>, keys: &Reply, peers: &Peers) {
     };
     if target.outbox.protocol() == Protocol::Resp3 {
         target.outbox.send(&Reply::Push(vec![Reply::Text("invalidate"), keys.clone()]));
-    } else if redirect.is_some() && target.view().0.channels > 0 {
+    } else if redirect.is_some() && is_subscriber(&target) {
         let channel = Reply::bulk(CHANNEL);
         target.outbox.send(&Reply::Push(vec![Reply::Text("message"), channel, keys.clone()]));
     }
+}
+
+/// Returns whether a client has subscribed to anything, whatever it is: Redis looks no closer.
+fn is_subscriber(peer: &Peer) -> bool {
+    let view = &peer.view().0;
+    view.channels > 0 || view.patterns > 0
 }
 
 #[cfg(test)]
@@ -318,7 +336,8 @@ mod tests {
         second.outbox.take_into(&mut out);
         assert_eq!(out, b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nc\r\n");
         let table = &tracker.state().table;
-        assert_eq!((table.keys.len(), table.order.len(), table.size), (1, 1, 1));
+        assert_eq!((table.keys.len(), table.order.len()), (1, 1));
+        assert_eq!(table.size, size_of_entry(b"d", 1));
     }
 
     #[test]
@@ -329,12 +348,41 @@ mod tests {
         let too_long = vec![b'k'; 70_000];
         tracker.remember(peer.id, std::iter::once(&*too_long), 0, &peers);
         assert_eq!(tracker.remembered(), 0);
-        let fitting = KEYS_SIZE_MAX / 65_000;
+        let fitting = TABLE_SIZE_MAX / size_of_entry(&too_long[..65_000], 1);
         for number in 0..fitting + 10 {
             let key = format!("{number:>65000}");
             tracker.remember(peer.id, std::iter::once(key.as_bytes()), 0, &peers);
         }
         assert_eq!(tracker.remembered(), fitting);
-        assert!(tracker.state().table.size <= KEYS_SIZE_MAX);
+        assert!(tracker.state().table.size <= TABLE_SIZE_MAX);
+    }
+
+    /// All clients may have all keys, and each pair takes memory.
+    #[test]
+    fn the_table_counts_how_many_clients_have_a_key() {
+        let mut table = KeyTable::default();
+        for id in 0..1000 {
+            table.remember(b"k", id);
+            table.remember(b"k", id);
+        }
+        assert!(table.size >= 1000 * size_of::<u64>() && table.size == size_of_entry(b"k", 1000));
+        (0..999).for_each(|id| table.forget(id));
+        assert_eq!(table.size, size_of_entry(b"k", 1));
+        table.remember(b"k", 1);
+        assert_eq!((table.take(b"k").len(), table.size), (2, 0));
+    }
+
+    #[test]
+    fn a_client_that_has_subscribed_to_patterns_alone_is_told_for_another() {
+        let (peers, tracker) = (Peers::default(), Tracker::default());
+        let (reader, told) = (peer(&peers), peer(&peers));
+        told.outbox.set_protocol(Protocol::Resp2);
+        tracker.begin(&reader, &TrackingMode { redirect: Some(told.id), ..Default::default() });
+        for patterns in [0, 1] {
+            told.view().0.patterns = patterns;
+            tracker.remember(reader.id, std::iter::once(&b"k"[..]), 0, &peers);
+            tracker.changed(&[Bytes::from_static(b"k")], None, &peers);
+            assert_eq!(told.outbox.is_empty(), patterns == 0);
+        }
     }
 }

@@ -24,7 +24,7 @@ use super::keyspace_transaction::in_transaction;
 use super::refusal::{Answer, Refusal, refused};
 use super::reply::Reply;
 use super::reply_memory::ReplyMemory;
-use super::session::{NAMES_SIZE_MAX, Session, size_of_names};
+use super::session::{FEW_ARGUMENTS, NAMES_SIZE_MAX, Session, size_of_names};
 use crate::store::Version;
 
 /// Maximum size of the commands that wait for `EXEC`.
@@ -36,6 +36,10 @@ pub(super) struct CommandQueue {
     /// The arguments, and the place in the table.
     commands: Vec<(Vec<Bytes>, usize)>,
     size: usize,
+    /// Number of all arguments.
+    args_count: usize,
+    /// Whether a command may take long.
+    has_slow: bool,
     /// Whether a command was refused, so that `EXEC` will be.
     pub(super) is_broken: bool,
 }
@@ -43,6 +47,12 @@ pub(super) struct CommandQueue {
 impl CommandQueue {
     pub(super) fn len(&self) -> i64 {
         i64::try_from(self.commands.len()).unwrap_or(i64::MAX)
+    }
+
+    /// Returns whether the commands may take long, so that `EXEC` does not run on a thread that
+    /// serves other clients.
+    pub(super) fn is_slow(&self) -> bool {
+        self.has_slow || self.args_count > FEW_ARGUMENTS
     }
 
     /// Returns the commands, with their arguments.
@@ -58,6 +68,8 @@ impl CommandQueue {
             return refused("ERR the commands of this transaction are too large");
         }
         self.size += size;
+        self.args_count += args.len();
+        self.has_slow |= table().get(at).is_some_and(|spec| spec.flags.has(CommandFlags::SLOW));
         // Copies, since the arguments share the memory of everything that arrived with them.
         let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
         self.commands.push((args, at));
@@ -230,12 +242,7 @@ impl Session {
             }
             Ok(Some(replies))
         };
-        let is_slow = commands.iter().any(|it| it.spec.flags.has(CommandFlags::SLOW));
-        let (result, deeds) = if is_slow {
-            tokio::task::block_in_place(|| in_transaction(&database, run))?
-        } else {
-            in_transaction(&database, run)?
-        };
+        let (result, deeds) = in_transaction(&database, run)?;
         let Some(replies) = result? else { return Ok(None) };
         let cleared = if deeds.has_flushed_all { database.clear_others() } else { Ok(()) };
         // The transaction counts all the same, so only `FLUSHALL` has failed.

@@ -180,6 +180,37 @@ pub(super) fn reserve_size(
     reserve(&state.body_pages, held, size.min(state.body_memory_max()))
 }
 
+/// A value on its way to the client. If it takes memory of its own, that is counted as long as this
+/// exists.
+#[derive(Debug)]
+pub(super) struct LentValue {
+    value: Value,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl LentValue {
+    /// Takes memory for a value, unless it is in what was taken before.
+    pub(super) fn new(
+        state: &ServerState,
+        value: Value,
+        mut memory: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, ApiFailure> {
+        reserve_value(state, &mut memory, &value)?;
+        Ok(Self { value, _memory: memory })
+    }
+
+    /// Returns the value, whose memory counts no more.
+    pub(super) fn into_value(self) -> Value {
+        self.value
+    }
+}
+
+impl AsRef<[u8]> for LentValue {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
+}
+
 /// Returns how much memory a value takes, in bytes: none if it lies in a segment.
 pub(super) fn size_in_memory(value: &Value) -> u64 {
     value.in_memory().map_or(0, |(_, size)| size as u64)

@@ -71,6 +71,7 @@ pub(super) async fn serve(
 ) {
     // Answers are written in one piece, and must not wait for more.
     let _ = stream.set_nodelay(true);
+    let (client, peer) = (peer, PeerAddress::new(peer, stream.local_addr().ok()));
     let activity = Arc::clone(registered.activity());
     let stream = PatientStream::new(stream, context.write_timeout, activity);
     let Some(tls) = &context.tls else {
@@ -84,22 +85,24 @@ pub(super) async fn serve(
     match shaken {
         Ok(Ok(stream)) => talk(stream, peer, registered, context).await,
         Ok(Err(error)) => {
-            tracing::debug!(target: "bitcask::server", event = "tls_failed", %peer, error = %error);
+            tracing::debug!(target: "bitcask::server", event = "tls_failed", peer = %client, error = %error);
         }
-        Err(_) => tracing::debug!(target: "bitcask::server", event = "tls_timed_out", %peer),
+        Err(_) => {
+            tracing::debug!(target: "bitcask::server", event = "tls_timed_out", peer = %client);
+        }
     }
 }
 
 /// Answers the requests of a connection, one after the other.
 async fn talk<S>(
     stream: S,
-    peer: SocketAddr,
+    peer: PeerAddress,
     mut registered: RegisteredConnection,
     context: &ConnectionContext,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let router = context.router.clone();
+    let (client, router) = (peer.client, context.router.clone());
     let activity = Arc::clone(registered.activity());
     let (handled, discard_timeout) = (Arc::clone(&activity), context.discard_timeout);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -108,7 +111,7 @@ async fn talk<S>(
         let waits = request.headers().contains_key(EXPECT);
         let mut request =
             request.map(|body| Body::new(IncomingBody::new(body, waits, discard_timeout)));
-        request.extensions_mut().insert(PeerAddress(peer));
+        request.extensions_mut().insert(peer);
         let answer = router.clone().call(request);
         async { answer.await.map(|answer| answer.map(|body| under_way.with_body(body))) }
     });
@@ -137,7 +140,7 @@ async fn talk<S>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(target: "bitcask::server", event = "connection_failed", %peer, error = %error);
+        tracing::debug!(target: "bitcask::server", event = "connection_failed", peer = %client, error = %error);
     }
 }
 

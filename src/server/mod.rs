@@ -129,8 +129,7 @@ impl Server {
             Some(leader) => Some(StoreFollower::start(Arc::clone(&db), leader)?),
             None => follow::refuse_follower(&db).map(|()| None)?,
         };
-        let is_private = address.ip().to_canonical().is_loopback();
-        let state = Arc::new(ServerState::new(db, options, follower, is_private));
+        let state = Arc::new(ServerState::new(db, options, follower));
         Ok(Self { listener, address, tls, state })
     }
 

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::idle::ConnectionActivity;
+use crate::listener;
 
 /// Maximum size of what the kernel has not sent yet, in bytes. Without a limit, it takes megabytes,
 /// and the next write waits until a third of them is free: a client that reads slowly, but all the
@@ -34,6 +35,7 @@ impl PatientStream {
         limit: Duration,
         activity: Arc<ConnectionActivity>,
     ) -> Self {
+        listener::notice_dead_peer(&stream, limit);
         // If this fails, only clients that read slowly suffer.
         #[cfg(any(target_os = "android", target_os = "linux"))]
         let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX);
@@ -116,7 +118,10 @@ mod tests {
             client.set_recv_buffer_size(64 << 10).unwrap();
             let client = client.connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            let mut stream = PatientStream::new(stream, Duration::MAX, Arc::default());
+            let mut stream = PatientStream::new(stream, Duration::from_secs(3600), Arc::default());
+            let socket = socket2::SockRef::from(&stream.stream);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(stream.limit));
+            assert!(socket.keepalive().unwrap());
             let piece = vec![b'x'; 64 << 10];
             let mut written = 0;
             // The client does not read, so this ends with a write that has to wait.

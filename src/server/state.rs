@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::body::{LentValue, reserve_size};
 use super::failure::ApiFailure;
 use super::follow::StoreFollower;
 use super::gate::rate::ClientRates;
@@ -23,7 +24,7 @@ use crate::error::Result;
 use crate::fs::files_limit;
 use crate::replica::Replica;
 use crate::store::{Bitcask, BoundedGet, Version};
-use crate::value::Value;
+use crate::value::Admitted;
 
 /// The state as handlers receive it.
 pub(super) type SharedServer = Arc<ServerState>;
@@ -34,8 +35,6 @@ pub(super) struct ServerState {
     pub(super) options: ServerOptions,
     pub(super) follower: Option<StoreFollower>,
     replica: Option<Replica>,
-    /// Whether the server listens only to clients on this machine.
-    pub(super) is_private: bool,
     pub(super) stop: StopSignal,
     pub(super) requests: RequestFigures,
     pub(super) connections: Arc<IdleConnections>,
@@ -64,7 +63,6 @@ impl ServerState {
         db: Arc<Bitcask>,
         options: ServerOptions,
         follower: Option<StoreFollower>,
-        is_private: bool,
     ) -> Self {
         let pages = usize::try_from(options.body_memory_limit.div_ceil(PAGE_SIZE));
         let pages = pages.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -73,7 +71,6 @@ impl ServerState {
             db,
             replica: follower.as_ref().map(StoreFollower::replica),
             follower,
-            is_private,
             stop: StopSignal::new(),
             requests: RequestFigures::default(),
             connections: Arc::default(),
@@ -132,31 +129,46 @@ impl ServerState {
     }
 
     /// Reads a single key: here if that only touches memory and the value is small, and otherwise
-    /// on the pool. All of a value is read to verify it.
+    /// on the pool. All of a value is read to verify it. One that has to be decompressed takes its
+    /// memory before.
     pub(super) async fn get(
         self: &Arc<Self>,
         key: Vec<u8>,
-    ) -> Result<Option<(Value, Version)>, ApiFailure> {
+    ) -> Result<Option<(LentValue, Version)>, ApiFailure> {
         if self.gets_in_memory.load(Ordering::Relaxed) {
             match self.db.get_versioned_up_to(&key, VALUE_INLINE_MAX)? {
                 BoundedGet::Absent => return Ok(None),
-                BoundedGet::Found(value, version) => return Ok(Some((value, version))),
+                BoundedGet::Found(value, version) => {
+                    return Ok(Some((LentValue::new(self, value, None)?, version)));
+                }
                 BoundedGet::Larger => {}
             }
         }
-        self.on_pool(move |state| state.db.get_versioned(key)).await
+        self.on_pool(move |state| {
+            let mut memory = None;
+            let mut admits = |size| reserve_size(state, &mut memory, size).is_ok();
+            match state.db.get_admitted(&key, &mut admits)? {
+                None => Ok(None),
+                Some((Admitted::Size(_), _)) => Err(ApiFailure::out_of_body_memory()),
+                Some((Admitted::Value(value), version)) => {
+                    Ok(Some((LentValue::new(state, value, memory)?, version)))
+                }
+            }
+        })
+        .await
     }
 
-    /// Turns a value into another form: here if it is small, and otherwise on the pool.
+    /// Turns a value into another form, which is counted instead of it: here if it is small, and
+    /// otherwise on the pool.
     pub(super) async fn convert<T: Send + 'static>(
         self: &Arc<Self>,
-        value: Value,
+        value: LentValue,
         convert: impl FnOnce(&Self, &[u8]) -> Result<T, ApiFailure> + Send + 'static,
     ) -> Result<T, ApiFailure> {
-        if value.len() <= INLINE_MAX {
-            return convert(self, &value);
+        if value.as_ref().len() <= INLINE_MAX {
+            return convert(self, &value.into_value());
         }
-        self.on_pool(move |state| convert(state, &value)).await
+        self.on_pool(move |state| convert(state, &value.into_value())).await
     }
 
     /// Calls the store for a merge, a backup or a verification, one at a time.
@@ -294,7 +306,7 @@ mod tests {
         db.put("small", large.get(1..).unwrap()).unwrap();
         db.put("large", &large).unwrap();
         let options = ServerOptions::new().store_threads(1);
-        let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None));
         state.gets_in_memory.store(true, Ordering::Relaxed);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
@@ -305,7 +317,29 @@ mod tests {
             let waits = std::future::poll_fn(|task| Poll::Ready(get.as_mut().poll(task)));
             assert!(waits.await.is_pending());
             drop(only_thread);
-            assert!(get.await.unwrap().is_some_and(|(value, _)| value == large));
+            assert!(get.await.unwrap().is_some_and(|(value, _)| value.into_value() == large));
+        });
+    }
+
+    #[cfg(feature = "lz4")]
+    #[test]
+    fn a_value_that_has_to_be_decompressed_takes_its_memory_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().compression(crate::Compression::lz4());
+        let db = Bitcask::open(dir.path(), options).unwrap();
+        db.put("k", vec![b'x'; 2 << 20]).unwrap();
+        let options = ServerOptions::new().body_memory_limit(1 << 20);
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let others = Arc::clone(&state.body_pages).try_acquire_owned().unwrap();
+            let refused = state.get(b"k".to_vec()).await.unwrap_err();
+            assert_eq!(refused.code, "busy");
+            drop(others);
+            let (value, _) = state.get(b"k".to_vec()).await.unwrap().unwrap();
+            assert_eq!(state.body_memory(), 1 << 20);
+            assert_eq!(value.into_value().len(), 2 << 20);
+            assert_eq!(state.body_memory(), 0);
         });
     }
 }

@@ -154,3 +154,54 @@ fn a_string_and_a_hash_that_are_put_at_once_leave_nothing_behind() {
     let fields = stored.iter().filter(|key| key.starts_with(b"\0h")).count();
     assert_eq!(fields, 0, "{stored:?}");
 }
+
+/// They may be many and large, and may have to be decompressed.
+#[test]
+fn what_needs_no_value_of_a_hash_reads_none() {
+    let served = Served::new();
+    let mut client = served.client();
+    let value = vec![b'x'; 1 << 20];
+    assert_eq!(client.run_args(&[b"HSET", b"h", b"f", &value, b"g", b"1"]), "(2)");
+    client.is("HKEYS h", "['f' 'g']");
+    let files = std::fs::read_dir(served.dir.path().join("0")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    let largest = files.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let contents = std::fs::read(&largest).unwrap();
+    let place = contents.windows(100).position(|part| part == [b'x'; 100]).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(largest).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damage", place as u64).unwrap();
+    // Whoever reads the value notices.
+    for line in ["HGET h f", "HGETALL h", "HSCAN h 0", "HRANDFIELD h 2 WITHVALUES"] {
+        assert!(client.run(line).contains("checksum"), "{line}: {}", client.run(line));
+    }
+    client.is("HKEYS h", "['f' 'g']");
+    client.is("HSCAN h 0 NOVALUES", "['0' ['f' 'g']]");
+    assert_eq!(client.run("HRANDFIELD h 2").len(), "['f' 'g']".len());
+    client.is("HSCAN h 0 MATCH g", "['0' ['g' '1']]");
+    client.is("DEL h", "(1)");
+}
+
+#[test]
+fn a_hash_of_many_fields_can_be_used_as_a_whole() {
+    let served = Served::new();
+    let mut client = served.client();
+    let fields: Vec<_> = (0..600).map(|field| format!("f{field:03} {field}")).collect();
+    let fields = fields.join(" ");
+    let set = format!("HSET h {fields}");
+    client.is(&set, "(600)");
+    client.is("EXPIRE h 1000", "(1)");
+    client.is("COPY h i", "(1)");
+    client.is("HLEN i", "(600)");
+    client.is("HGET i f599", "'599'");
+    client.is("PERSIST i", "(1)");
+    client.is("RENAME i h", "OK");
+    client.is("TTL h", "(-1)");
+    assert_eq!(client.run("HVALS h").split(' ').count(), 600);
+    assert_eq!(client.run("HRANDFIELD h 1000").split(' ').count(), 600);
+    client.is("SET h 1", "OK");
+    client.is(&set.replace(" h ", " j "), "(600)");
+    client.is("DEL j h", "(2)");
+    client.is("DBSIZE", "(0)");
+    // The mark that there have been hashes.
+    assert_eq!(served.db.snapshot().len().unwrap(), 1);
+}

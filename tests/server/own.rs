@@ -278,14 +278,27 @@ fn values_that_are_too_large_for_an_answer_are_not_read() {
     let server = Running::filled(store, ServerOptions::new(), |db| {
         db.put("k", vec![b'x'; 17 << 20]).unwrap();
     });
-    // Whoever reads the value notices the damage.
-    let segments = std::fs::read_dir(server.dir.path().join("data")).unwrap();
-    let segments = segments.map(|entry| entry.unwrap().path());
-    let segment = segments.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
-    let segment = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&segment, b"damage", 8 << 20).unwrap();
+    server.damage_value();
     server.get("/v1/keys/k").has(500);
     server.json("POST", "/v1/get", r#"{"keys":["k"]}"#).has(413);
+}
+
+/// It needs the version alone. The old value may be large, and may have to be decompressed.
+#[test]
+fn a_change_under_a_condition_does_not_read_the_old_value() {
+    let store = small().segment_size(64 << 20);
+    let server = Running::filled(store, ServerOptions::new(), |db| {
+        db.put("k", vec![b'x'; 17 << 20]).unwrap();
+    });
+    server.damage_value();
+    server.get("/v1/keys/k").has(500);
+    let key = "/v1/keys/k";
+    let tag = server.send("HEAD", key, &[], b"").has(200).header("etag").unwrap().to_owned();
+    server.send("PUT", key, &[("if-none-match", "*")], b"new").has(412);
+    let refused = server.send("DELETE", key, &[("if-match", "\"1\"")], b"").has(412);
+    assert_eq!(refused.header("etag"), Some(&*tag));
+    server.send("PUT", key, &[("if-match", &tag)], b"new").has(204);
+    assert_eq!(server.get(key).text(), "new");
 }
 
 #[test]

@@ -89,6 +89,49 @@ fn a_page_whose_name_leads_to_this_machine_reaches_nothing() {
     ask(&server, "evil.example", "").has(401);
 }
 
+/// The browser takes such a page for one of the server's own.
+#[test]
+fn a_page_whose_name_leads_to_a_server_on_all_addresses_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Bitcask::open(dir.path(), small()).unwrap();
+    let server = Server::bind(db, ServerOptions::new().address("0.0.0.0", 0)).unwrap();
+    let (port, stop) = (server.address().port(), server.stop_handle());
+    let running = std::thread::spawn(move || server.run());
+    for (path, host, status) in [
+        ("/clear", "evil.example", 403),
+        ("/v1/stop", "evil.example", 403),
+        ("/clear", "localhost", 200),
+    ] {
+        let mut client = Client::over(TcpStream::connect(("127.0.0.1", port)).unwrap());
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\norigin: http://{host}:{port}\r\n\
+             sec-fetch-site: same-origin\r\ncontent-length: 0\r\n\r\n"
+        );
+        client.raw(head.as_bytes());
+        client.answer("POST").has(status);
+    }
+    stop.stop();
+    running.join().unwrap().unwrap();
+}
+
+/// A proxy may go by the length, and take what follows for a part of the body.
+#[test]
+fn a_connection_ends_behind_a_request_with_two_lengths() {
+    let server = Running::new();
+    let mut client = server.client();
+    let body = "1\r\nv\r\n0\r\n\r\n";
+    let next = "DELETE /v1/keys/k HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let head = format!(
+        "PUT /v1/keys/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\
+         transfer-encoding: chunked\r\n\r\n{body}{next}",
+        body.len() + next.len()
+    );
+    client.raw(head.as_bytes());
+    client.answer("PUT").has(204);
+    assert!(client.is_closed());
+    assert_eq!(server.get("/v1/keys/k").text(), "v");
+}
+
 #[test]
 fn pages_may_not_be_framed_or_load_anything() {
     let server = Running::new();

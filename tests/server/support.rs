@@ -128,6 +128,15 @@ impl Running {
     pub(crate) fn put(&self, key: &str, value: impl AsRef<[u8]>) {
         self.send("PUT", &format!("/v1/keys/{key}"), &[], value.as_ref()).has(204);
     }
+
+    /// Damages a value of more than 8 MiB, which whoever reads it notices.
+    pub(crate) fn damage_value(&self) {
+        let segments = std::fs::read_dir(self.dir.path().join("data")).unwrap();
+        let segments = segments.map(|entry| entry.unwrap().path());
+        let segment = segments.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+        let segment = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&segment, b"damage", 8 << 20).unwrap();
+    }
 }
 
 impl Drop for Running {

@@ -116,7 +116,7 @@ pub(in crate::resp) fn hello(session: &mut Session, args: &[Bytes]) -> Answer {
     if let Some((user, password)) = login {
         log_in(session, user, password)?;
     }
-    if !session.is_authenticated {
+    if session.is_stranger() {
         return refused(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
              HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \

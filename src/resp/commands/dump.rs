@@ -105,7 +105,7 @@ fn decode(payload: &[u8]) -> Option<KeyCopy> {
 }
 
 pub(in crate::resp) fn dump(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
-    space.atomically(|space| {
+    space.atomically_on(&[arg(args, 1)], |space| {
         let copy = KeyCopy::read(space, arg(args, 1))?;
         let payload = copy.map(checked_payload).transpose()?;
         // As a value, the payload is sent from where it lies.
@@ -130,7 +130,7 @@ pub(in crate::resp) fn restore(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answ
     }
     check_key(key)?;
     let (replace, at) = (has_option(options, "REPLACE"), has_option(options, "ABSTTL"));
-    space.atomically(|space| {
+    space.atomically_on(&[key], |space| {
         if space.exists(key)? && !replace {
             return refused("BUSYKEY Target key name already exists.");
         }

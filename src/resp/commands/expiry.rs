@@ -39,8 +39,10 @@ pub(super) fn set_life(
     };
     let stored = space.stored(&encoded(key))?;
     if let Holding::Hash(header) = holding {
-        for (field, value) in space.fields(*header)? {
-            space.put_stored(&field, &value, life)?;
+        for field in space.field_keys(*header)? {
+            if let Some(value) = space.stored(&field)? {
+                space.put_stored(&field, &value, life)?;
+            }
         }
     }
     if let Some(value) = stored {
@@ -105,7 +107,7 @@ fn expire(space: &mut Keyspace<'_>, args: &[Bytes], name: &str, unit: i64, at: b
     let Some(time) = number.checked_mul(unit).and_then(|ms| ms.checked_add(base)) else {
         return refused_with(invalid());
     };
-    space.atomically(|space| {
+    space.atomically_on(&[key], |space| {
         let Some(holding) = space.get(key)? else { return Ok(Reply::Integer(0)) };
         let is_met = condition.holds(expiry_ms(space, key)?.filter(|ms| *ms >= 0), time);
         if is_met {
@@ -138,7 +140,7 @@ pub(in crate::resp) fn pexpireat(space: &mut Keyspace<'_>, args: &[Bytes]) -> An
 
 pub(in crate::resp) fn persist(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let key = arg(args, 1);
-    space.atomically(|space| {
+    space.atomically_on(&[key], |space| {
         let expires = matches!(space.ttl(key)?, Some(Ttl::In(_)));
         if expires && let Some(holding) = space.get(key)? {
             set_life(space, key, &holding, Lifespan::Endless)?;

@@ -257,16 +257,28 @@ pub(in crate::resp) fn hmget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer
     })
 }
 
+/// Returns the name in the key of a field.
+fn name_of(key: Value) -> Value {
+    let size = key.len();
+    key.part(FIELD_PREFIX_SIZE..size)
+}
+
+/// Returns the names of all fields of a hash, within a transaction.
+pub(super) fn field_names(space: &Keyspace<'_>, header: HashHeader) -> Answer<Vec<Value>> {
+    Ok(space.field_keys(header)?.into_iter().map(name_of).collect())
+}
+
 /// Returns the names and values of all fields of a hash.
-pub(super) fn all_fields(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<Vec<(Value, Value)>> {
-    space.atomically(|space| {
+fn all_fields(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<Vec<(Value, Value)>> {
+    space.atomically_on(&[key], |space| {
         let Some(header) = space.hash(key)? else { return Ok(Vec::new()) };
-        let name = |key: Value| {
-            let size = key.len();
-            key.part(FIELD_PREFIX_SIZE..size)
-        };
-        let fields = space.fields(header)?.into_iter();
-        Ok(fields.map(|(key, value)| (name(key), value)).collect())
+        let (mut fields, mut memory) = (Vec::new(), ReplyMemory::default());
+        for field in space.fields(header) {
+            let (key, value) = field?;
+            memory.add(&Reply::Stored(value.clone()))?;
+            fields.push((name_of(key), value));
+        }
+        Ok(fields)
     })
 }
 
@@ -277,8 +289,12 @@ pub(in crate::resp) fn hgetall(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answ
 }
 
 pub(in crate::resp) fn hkeys(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
-    let fields = all_fields(space, arg(args, 1))?.into_iter();
-    Ok(Reply::Array(fields.map(|(name, _)| Reply::Stored(name)).collect()))
+    let key = arg(args, 1);
+    space.atomically_on(&[key], |space| {
+        let Some(header) = space.hash(key)? else { return Ok(Reply::Array(Vec::new())) };
+        let names = field_names(space, header)?.into_iter();
+        Ok(Reply::Array(names.map(Reply::Stored).collect()))
+    })
 }
 
 pub(in crate::resp) fn hvals(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {

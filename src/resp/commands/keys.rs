@@ -11,7 +11,6 @@ use crate::resp::keyspace::Keyspace;
 use crate::resp::refusal::{Answer, NOT_AN_INTEGER, refused, syntax};
 use crate::resp::reply::{OK, Reply};
 use crate::store::Bitcask;
-use crate::value::Value;
 
 /// Up to which sizes Redis uses its smaller encodings.
 const EMBEDDED_MAX: usize = 44;
@@ -26,7 +25,8 @@ pub(in crate::resp) fn del(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
         let is_removed = remove(space, key)?;
         return Ok(Reply::bool(is_removed));
     }
-    space.atomically(|space| {
+    let names: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+    space.atomically_on(&names, |space| {
         let mut count = 0;
         for key in keys {
             count += i64::from(remove(space, key)?);
@@ -231,10 +231,13 @@ fn encoding(
             Some(Holding::String(string)) => return Ok(Some(string_encoding(&string))),
             Some(Holding::Hash(header)) => header,
         };
-        let is_large = |(key, value): &(Value, Value)| {
-            key.len() > FIELD_PREFIX_SIZE + PACKED_SIZE_MAX || value.len() > PACKED_SIZE_MAX
-        };
-        let is_packed = header.count <= PACKED_MAX && !space.fields(header)?.iter().any(is_large);
+        let mut is_packed = header.count <= PACKED_MAX;
+        let mut fields = space.fields(header);
+        while is_packed && let Some(field) = fields.next().transpose()? {
+            let (key, value) = field;
+            is_packed =
+                key.len() <= FIELD_PREFIX_SIZE + PACKED_SIZE_MAX && value.len() <= PACKED_SIZE_MAX;
+        }
         Ok(Some(if is_packed { "listpack" } else { "hashtable" }))
     })
 }
@@ -273,15 +276,17 @@ pub(in crate::resp) fn memory_usage(space: &mut Keyspace<'_>, args: &[Bytes]) ->
     }
     let key = arg(args, 2);
     let key_size = key.len();
-    space.atomically(|space| {
+    space.atomically_on(&[key], |space| {
         let Some(holding) = space.get(key)? else { return Ok(Reply::Null) };
         // The keydir has about 24 bytes for each key in the store.
         let size = match holding {
             Holding::String(string) => key_size + string.len() + 24,
             Holding::Hash(header) => {
-                let fields = space.fields(header)?;
-                let sizes = fields.iter().map(|(key, value)| key.len() + value.len() + 24);
-                key_size + 24 + sizes.sum::<usize>()
+                let sizes = space.fields(header).map(|field| {
+                    let (key, value) = field?;
+                    Ok(key.len() + value.len() + 24)
+                });
+                key_size + 24 + sizes.sum::<Answer<usize>>()?
             }
         };
         Ok(Reply::count(size))

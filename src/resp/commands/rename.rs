@@ -16,13 +16,14 @@ use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
 use crate::resp::keyspace_transaction::in_transaction;
 use crate::resp::refusal::{Answer, NO_SUCH_KEY, refused, syntax};
 use crate::resp::reply::{OK, Reply};
+use crate::resp::reply_memory::ReplyMemory;
 use crate::value::Value;
 
 /// Renames a key. Returns whether it did.
 fn rename_key(space: &mut Keyspace<'_>, args: &[Bytes], only_new: bool) -> Answer<bool> {
     let (from, to) = (arg(args, 1), arg(args, 2));
     check_key(to)?;
-    space.atomically(|space| {
+    space.atomically_on(&[to], |space| {
         let Some(value) = space.stored(&encoded(from))? else { return refused(NO_SUCH_KEY) };
         if only_new && space.exists(to)? {
             return Ok(false);
@@ -67,8 +68,13 @@ impl KeyCopy {
         let name = |key: &[u8]| {
             key.get(crate::resp::encoding::FIELD_PREFIX_SIZE..).unwrap_or_default().to_vec()
         };
-        let fields = space.fields(header)?.into_iter();
-        Ok(Some(Self::Hash(fields.map(|(key, value)| (name(&key), value)).collect())))
+        let (mut fields, mut memory) = (Vec::new(), ReplyMemory::default());
+        for field in space.fields(header) {
+            let (key, value) = field?;
+            memory.add(&Reply::Stored(value.clone()))?;
+            fields.push((name(&key), value));
+        }
+        Ok(Some(Self::Hash(fields)))
     }
 
     /// Writes the copy under a key that holds nothing, within a transaction.
@@ -123,7 +129,7 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         space.event(EventClass::Generic, "copy_to", to);
         Ok(Reply::Integer(1))
     };
-    space.atomically(|space| {
+    space.atomically_on(&[from, to], |space| {
         let Some(copy) = KeyCopy::read(space, from)? else { return Ok(Reply::Integer(0)) };
         let life = life_of(space, from)?;
         let Some(target) = &target else { return write(space, &copy, life) };

@@ -352,3 +352,14 @@ fn a_merge_leaves_what_a_follower_has_not_read() {
     merge();
     assert!(store.changes(before).is_err(), "what was read is not kept");
 }
+
+/// A cache that is told twenty times a second, and reads nothing, would be disconnected.
+#[test]
+fn caches_are_told_once_that_the_store_cannot_be_read() {
+    let (_dir, state) = state();
+    let database = state.databases.get(0).unwrap();
+    let mut follower = FeedFollower::new(Arc::clone(&state), database);
+    let steps = [None, None, None, Some(true), Some(true), None, Some(false), None];
+    let told = steps.map(|step| follower.has_to_tell(step));
+    assert_eq!(told, [true, false, false, true, true, true, false, true]);
+}

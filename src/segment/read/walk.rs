@@ -3,8 +3,8 @@
 //!
 //! - A walk does not need the file's name. Like a get, it continues after the file has been
 //!   removed.
-//! - Each entry is checked. A walk also finds entries that are appended meanwhile, if `end`
-//!   includes them.
+//! - Each entry is checked, unless the walk skims. A walk also finds entries that are appended
+//!   meanwhile, if `end` includes them.
 //! - `scan` reads the file instead, so that a bad sector is an error. It is for data that has to be
 //!   checked before it is trusted.
 
@@ -38,11 +38,26 @@ impl Walk {
     /// Returns the next put or delete that starts below `end`. If this build can't read its value,
     /// reading the value returns the error.
     pub(crate) fn next(&mut self, end: u64) -> Result<Option<StoredEntry<'_>>> {
+        self.step(end, |stored| ignore_unknown_codec(stored.check()))
+    }
+
+    /// Does the same without a look at keys and values, for callers that only estimate. Whoever
+    /// reads a damaged entry later gets the error.
+    pub(crate) fn skim(&mut self, end: u64) -> Result<Option<StoredEntry<'_>>> {
+        self.step(end, |_| Ok(()))
+    }
+
+    #[inline]
+    fn step(
+        &mut self,
+        end: u64,
+        check: impl Fn(&StoredEntry<'_>) -> Result<()>,
+    ) -> Result<Option<StoredEntry<'_>>> {
         let end = end.min(self.segment.size());
         while self.offset < end {
             let offset = self.offset;
             let stored = self.segment.entry(offset)?;
-            ignore_unknown_codec(stored.check())?;
+            check(&stored)?;
             self.offset += stored.layout.entry_size();
             if stored.layout.flags.are_of_a_put_or_delete() {
                 return Ok(Some(stored));

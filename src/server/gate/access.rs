@@ -54,7 +54,7 @@ impl AccessNote {
         }
         let path = printable(request.uri().path());
         let client =
-            peer.map_or_else(|| "-".to_owned(), |PeerAddress(address)| address.to_string());
+            peer.map_or_else(|| "-".to_owned(), |PeerAddress { client, .. }| client.to_string());
         let note = Self { id: id.clone(), method: request.method().clone(), path, client };
         tracing::info!(
             target: "bitcask::server",

@@ -10,8 +10,9 @@ use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri};
 
-/// Returns whether a request names the server as `localhost` or by an address, or not at all.
-/// Nobody can make these lead elsewhere.
+/// Returns whether a request names the server by an address, by a name without a dot such as
+/// `localhost`, or not at all. Nobody can make these lead elsewhere: names that can be registered
+/// have a dot.
 pub(crate) fn is_plain(target: &Uri, headers: &HeaderMap) -> bool {
     let is_plain_header = |value: &axum::http::HeaderValue| {
         Authority::try_from(value.as_bytes()).is_ok_and(|it| is_plain_name(it.host()))
@@ -21,7 +22,7 @@ pub(crate) fn is_plain(target: &Uri, headers: &HeaderMap) -> bool {
 
 fn is_plain_name(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+    !host.is_empty() && !host.contains('.') || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_and_localhost_are_plain() {
+    fn only_addresses_and_names_without_a_dot_are_plain() {
         let is_plain_with = |target: &str, hosts: &[&str]| {
             let mut headers = HeaderMap::new();
             for host in hosts {
@@ -37,7 +38,9 @@ mod tests {
             }
             is_plain(&target.parse().unwrap(), &headers)
         };
-        for host in ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "10.0.0.1"] {
+        for host in
+            ["localhost", "LOCALHOST:8000", "store", "127.0.0.1:8000", "[::1]:8000", "10.0.0.1"]
+        {
             assert!(is_plain_with("/", &[host]), "{host}");
         }
         for host in ["evil.example", "localhost.evil.example:8000", "127.0.0.1.evil.example", ""] {

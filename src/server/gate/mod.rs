@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{FORWARDED, LOCATION, VIA, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{FORWARDED, LOCATION, ORIGIN, VIA, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -22,14 +22,26 @@ use crate::dialect;
 use crate::replica::Replica;
 use access::AccessNote;
 
-/// The address of a client, as an extension of its requests.
+/// The ends of a connection, as an extension of its requests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PeerAddress(pub(super) SocketAddr);
+pub(super) struct PeerAddress {
+    /// The address of the client.
+    pub(super) client: SocketAddr,
+    /// Whether the client has reached the server at a loopback address.
+    pub(super) is_at_loopback: bool,
+}
 
 impl PeerAddress {
+    /// Returns the ends of a connection. One whose end here is not known counts as the stricter
+    /// one.
+    pub(super) fn new(client: SocketAddr, server: Option<SocketAddr>) -> Self {
+        let is_at_loopback = server.is_none_or(|it| it.ip().to_canonical().is_loopback());
+        Self { client, is_at_loopback }
+    }
+
     /// Returns whether a client is on this machine, and not only a proxy that speaks for others.
     pub(super) fn is_local(self, headers: &HeaderMap) -> bool {
-        self.0.ip().to_canonical().is_loopback()
+        self.client.ip().to_canonical().is_loopback()
             && !PROXIED.iter().any(|name| headers.contains_key(name))
     }
 }
@@ -115,8 +127,8 @@ fn refusal(
         return Some(ApiFailure::headers_too_large(state.options.header_size_limit));
     }
     let is_health = route == Some("/health");
-    if let (Some(rate), Some(PeerAddress(address)), false) = (&state.rate, peer, is_health)
-        && !rate.admits(address.ip(), Instant::now())
+    if let (Some(rate), Some(peer), false) = (&state.rate, peer, is_health)
+        && !rate.admits(peer.client.ip(), Instant::now())
     {
         return Some(ApiFailure::too_many_requests());
     }
@@ -125,14 +137,22 @@ fn refusal(
     if token.is_some_and(|token| !token::is_valid(request.headers(), token)) {
         return Some(ApiFailure::unauthorized());
     }
-    // On other addresses, clients may know the machine under any name.
-    let needs_plain_host = state.is_private && state.options.token.is_none();
+    // On other addresses, programs may know the machine under any name, and browsers may read.
+    let may_mislead = peer.is_none_or(|peer| peer.is_at_loopback) || is_of_page(request.headers());
+    let needs_plain_host = may_mislead && state.options.token.is_none();
     if needs_plain_host && !host::is_plain(request.uri(), request.headers()) {
-        let detail = "without a token, the server has to be named `localhost` or by its address, \
-                      such as 127.0.0.1; use one of these, or start it with a token";
+        let detail = "without a token, the server has to be named by its address, such as \
+                      127.0.0.1, or by a name without a dot, such as `localhost`; use one of these, \
+                      or start it with a token";
         return Some(ApiFailure::forbidden(detail));
     }
     None
+}
+
+/// Returns whether a page may have made a request, in a browser that says so. All of them say so if
+/// a request may change something.
+fn is_of_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
 /// Returns the size of a request's line and headers, in bytes. The HTTP implementation has a limit
@@ -170,4 +190,45 @@ fn follower_refusal(
     let there = HeaderValue::from_str(&format!("{leader}{target}"));
     headers.extend(there.map(|there| (LOCATION, there)));
     Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+    use crate::options::Options;
+    use crate::server::ServerOptions;
+    use crate::store::Bitcask;
+
+    /// A page can reach a server under a name of its own, also one that listens on all addresses.
+    #[test]
+    fn a_page_changes_nothing_under_a_name_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = std::sync::Arc::new(Bitcask::open(dir.path(), Options::new()).unwrap());
+        let ask = |server: &str, host: &str, header: Option<(&str, &str)>, token: Option<&str>| {
+            let options = ServerOptions::new();
+            let options = token.into_iter().fold(options, ServerOptions::token);
+            let state = ServerState::new(std::sync::Arc::clone(&db), options, None);
+            let request = Request::builder().uri("/kv/k").header("host", host);
+            let request =
+                header.into_iter().fold(request, |it, (name, value)| it.header(name, value));
+            let request = request.header("x-api-key", "secret").body(Body::empty()).unwrap();
+            let client = "127.0.0.1:5000".parse().unwrap();
+            let peer = PeerAddress::new(client, Some(server.parse().unwrap()));
+            refusal(&state, &request, Some(peer), Some("/kv/{key}")).is_none()
+        };
+        let page = Some(("origin", "http://evil.example:8000"));
+        for server in ["127.0.0.1:8000", "[::ffff:127.0.0.1]:8000", "[::1]:8000"] {
+            assert!(!ask(server, "evil.example:8000", None, None));
+            assert!(ask(server, "localhost:8000", page, None));
+            assert!(ask(server, "evil.example:8000", page, Some("secret")));
+        }
+        let elsewhere = "192.0.2.1:8000";
+        assert!(ask(elsewhere, "db:8000", None, None), "a program");
+        for header in [page, Some(("sec-fetch-site", "same-origin"))] {
+            assert!(!ask(elsewhere, "evil.example:8000", header, None));
+            assert!(ask(elsewhere, elsewhere, header, None));
+        }
+    }
 }

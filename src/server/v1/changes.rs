@@ -320,7 +320,6 @@ impl FeedStream {
     }
 
     fn send_position(&mut self) -> Result<(), Unheard> {
-        self.reported = Instant::now();
         if !self.is_in_batch {
             self.between = self.changes.resume_position();
         }
@@ -341,7 +340,10 @@ impl FeedStream {
                 write_frame(&mut self.writer, &frame)?;
             }
         }
-        self.writer.flush()
+        self.writer.flush()?;
+        // At the end, so that changes are sent between two reports, however long one takes.
+        self.reported = Instant::now();
+        Ok(())
     }
 
     fn send_change(&mut self, change: &Change, left_out: Option<u64>) -> Result<(), Unheard> {
@@ -426,7 +428,7 @@ mod tests {
         let db = Bitcask::open(dir.path(), Options::new()).unwrap();
         db.write(Batch::new().put("a", "1").put("b", "2")).unwrap();
         let options = ServerOptions::new();
-        let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None));
         let (mut feed, mut pieces) = feed_of(&state, FeedForm::Events);
         feed.send_next().unwrap_or_else(|_| panic!("the first change is sent"));
         assert!(feed.is_in_batch);
@@ -446,7 +448,7 @@ mod tests {
         let db = Bitcask::open(dir.path(), options).unwrap();
         db.put("k", vec![b'x'; 2 << 20]).unwrap();
         let options = ServerOptions::new().body_size_limit(64 << 10).body_memory_limit(1 << 20);
-        let state = Arc::new(ServerState::new(Arc::new(db), options, None, true));
+        let state = Arc::new(ServerState::new(Arc::new(db), options, None));
         let others = Arc::clone(&state.body_pages).try_acquire_owned().unwrap();
         let (mut feed, mut pieces) = feed_of(&state, FeedForm::Events);
         feed.send_next().unwrap_or_else(|_| panic!("it is sent"));

@@ -18,37 +18,56 @@ const ATTEMPTS_MAX: u32 = 100;
 enum ListedTags {
     /// `*`: any state in which the key exists.
     Any,
-    Some(Vec<Version>),
+    /// `None` for a tag of no state, such as one of another server.
+    Some(Vec<Option<Version>>),
 }
 
 impl ListedTags {
     fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, ApiFailure> {
-        let mut tags = None;
+        let mut tags = Vec::new();
+        let wrong = || ApiFailure::invalid(format!("`{name}` has to be * or entity tags"));
         for value in headers.get_all(name) {
-            let wrong = || ApiFailure::invalid(format!("`{name}` has to be * or entity tags"));
-            let text = value.to_str().map_err(|_| wrong())?.trim();
-            if text == "*" {
+            // A tag may have bytes that are no text.
+            let text = String::from_utf8_lossy(value.as_bytes());
+            if text.trim() == "*" {
                 return Ok(Some(Self::Any));
             }
-            for tag in text.split(',').map(str::trim) {
-                // A weak tag is never returned, but some proxies make one of a strong one.
-                let tag = tag.strip_prefix("W/").unwrap_or(tag);
-                let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-                let tag = tag.filter(|tag| !tag.contains('"')).ok_or_else(wrong)?;
-                let tags = tags.get_or_insert_with(Vec::new);
-                // A tag of another server is that of no state.
-                tags.extend(tag.parse::<u64>().map(Version::from));
-            }
+            add_tags(&text, &mut tags).ok_or_else(wrong)?;
         }
-        Ok(tags.map(Self::Some))
+        if tags.is_empty() && headers.contains_key(name) {
+            return Err(wrong());
+        }
+        Ok(Some(tags).filter(|tags| !tags.is_empty()).map(Self::Some))
     }
 
     fn has(&self, current: Option<Version>) -> bool {
         match (self, current) {
             (_, None) => false,
             (Self::Any, Some(_)) => true,
-            (Self::Some(tags), Some(version)) => tags.contains(&version),
+            (Self::Some(tags), Some(_)) => tags.contains(&current),
         }
+    }
+}
+
+/// Adds the tags of a list. Returns `None` if it is no list of tags.
+fn add_tags(mut list: &str, tags: &mut Vec<Option<Version>>) -> Option<()> {
+    loop {
+        // Elements may be empty.
+        list = list.trim_start_matches([',', ' ', '\t']);
+        if list.is_empty() {
+            return Some(());
+        }
+        // A weak tag is never returned, but some proxies make one of a strong one.
+        let tag = list.strip_prefix("W/").unwrap_or(list).strip_prefix('"')?;
+        let (tag, rest) = tag.split_once('"')?;
+        let rest = rest.trim_start_matches([' ', '\t']);
+        if !rest.is_empty() && !rest.starts_with(',') {
+            return None;
+        }
+        // The text counts: a number may be written in several ways.
+        let number = tag.parse::<u64>().ok().filter(|number| number.to_string() == tag);
+        tags.push(number.map(Version::from));
+        list = rest;
     }
 }
 
@@ -100,14 +119,14 @@ impl Conditions {
         options: WriteOptions,
     ) -> Result<bool, ApiFailure> {
         for _ in 0..ATTEMPTS_MAX {
-            let current = db.get_versioned(key)?.map(|(_, version)| version);
+            let current = db.look(key, Version::of)?;
             if self.verdict(current) != Verdict::Holds {
                 return Err(ApiFailure::unmet_condition(current.map(entity_tag)));
             }
             if current.is_none() && new.is_none() {
                 return Ok(false);
             }
-            if db.compare_and_swap_versioned_opt(key, current, new, options)?.is_ok() {
+            if db.change_version(key, current, new, options)? {
                 return Ok(current.is_some());
             }
         }
@@ -133,7 +152,7 @@ mod tests {
     fn conditions(name: &HeaderName, values: &[&'static str]) -> Result<Conditions, ApiFailure> {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(name, HeaderValue::from_static(value));
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         Conditions::read(&headers)
     }
@@ -155,11 +174,21 @@ mod tests {
         assert_eq!(unless(&["*"]).verdict(seven), Verdict::Same);
         assert_eq!(unless(&["W/\"7\""]).verdict(seven), Verdict::Same);
         assert_eq!(unless(&["\"7\""]).verdict(nine), Verdict::Holds);
+        // A comma may be a part of a tag, and elements of a list may be empty.
+        assert_eq!(unless(&["\"a,b\""]).verdict(seven), Verdict::Holds);
+        assert_eq!(unless(&["\"a,b\",W/\"7\""]).verdict(seven), Verdict::Same);
+        assert_eq!(if_match(&["\"7\","]).verdict(seven), Verdict::Holds);
+        assert_eq!(if_match(&[" ,\"9\" ,\t, \"7\",", ""]).verdict(seven), Verdict::Holds);
+        // A tag is a text, and no number.
+        for other in ["\"007\"", "\"+7\"", "\" 7\"", "\"\""] {
+            assert_eq!(if_match(&[other]).verdict(seven), Verdict::Differs, "{other}");
+        }
+        assert_eq!(if_match(&["\"\u{e9}\""]).verdict(seven), Verdict::Differs);
     }
 
     #[test]
     fn what_is_no_tag_is_refused() {
-        for value in ["7", "\"7", "", "\"7\",", "\"7\" \"9\"x"] {
+        for value in ["7", "\"7", "", ",", "\"7\" \"9\"", "\"7\"x", "w/\"7\"", "\"7\",9"] {
             assert!(conditions(&IF_MATCH, &[value]).is_err(), "{value}");
         }
         assert!(Conditions::read(&HeaderMap::new()).unwrap().is_empty());

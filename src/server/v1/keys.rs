@@ -7,20 +7,18 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::Response;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::conditions::{Conditions, Verdict, entity_tag, is_tag};
 use super::ranges::{WantedPart, wanted};
 use super::times;
 use crate::dialect;
 use crate::options::WriteOptions;
-use crate::server::body;
+use crate::server::body::{self, LentValue};
 use crate::server::bytes::percent_decoded;
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::reserved;
-use crate::server::state::{ServerState, SharedServer};
+use crate::server::state::SharedServer;
 use crate::store::{Ttl, Version};
-use crate::value::Value;
 
 /// Seconds that a key has left or gets. `keep` keeps what it has.
 const TTL: HeaderName = HeaderName::from_static(dialect::TTL);
@@ -115,7 +113,7 @@ pub(in super::super) async fn read(
         (Verdict::Differs, _) => Err(ApiFailure::unmet_condition(current.map(entity_tag))),
         (_, None) => Err(ApiFailure::no_such_key()),
         (Verdict::Same, Some((_, version))) => Ok(not_modified(version, None)),
-        (Verdict::Holds, Some((value, version))) => lent(&state, value, version, &headers),
+        (Verdict::Holds, Some((value, version))) => lent(value, version, &headers),
     }
 }
 
@@ -151,38 +149,12 @@ fn not_modified(version: Version, ttl: Option<Ttl>) -> Response {
     response
 }
 
-/// A value on its way to the client. If it takes memory of its own, that is counted until it is
-/// sent.
-struct LentValue {
-    value: Value,
-    _memory: Option<OwnedSemaphorePermit>,
-}
-
-impl LentValue {
-    fn new(state: &ServerState, value: Value) -> Result<Self, ApiFailure> {
-        let mut memory = None;
-        body::reserve_value(state, &mut memory, &value)?;
-        Ok(Self { value, _memory: memory })
-    }
-}
-
-impl AsRef<[u8]> for LentValue {
-    fn as_ref(&self) -> &[u8] {
-        &self.value
-    }
-}
-
 /// Returns the answer that lends a value, or a part of it. Its bytes are not copied.
-fn lent(
-    state: &ServerState,
-    value: Value,
-    version: Version,
-    headers: &HeaderMap,
-) -> Result<Response, ApiFailure> {
-    let size = value.len();
+fn lent(value: LentValue, version: Version, headers: &HeaderMap) -> Result<Response, ApiFailure> {
+    let size = value.as_ref().len();
     let is_meant = headers.get(IF_RANGE).is_none_or(|tag| is_tag(tag, version));
     let range = text(headers, &RANGE).filter(|_| is_meant);
-    let bytes = Bytes::from_owner(LentValue::new(state, value)?);
+    let bytes = Bytes::from_owner(value);
     let (bytes, part) = match wanted(range, size) {
         WantedPart::Whole => (bytes, None),
         WantedPart::Unsatisfiable => return Err(ApiFailure::unsatisfiable_range(size as u64)),

@@ -10,12 +10,15 @@ use crate::segment::{FIRST_OFFSET, Place};
 
 /// Number of changes that are counted one by one. Further ones are estimated by their size.
 const COUNTED: u64 = 1000;
+/// Size of the changes that are counted one by one, in bytes. They may lie on a slow disk, and a
+/// server counts them every second.
+const COUNTED_SIZE: u64 = 4 << 20;
 
 /// What a follower has not read yet, from [`Changes::backlog`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backlog {
-    /// Number of puts and deletes. Above 1,000, it is an estimate.
+    /// Number of puts and deletes. Above 1,000, or if they have more than 4 MiB, it is an estimate.
     pub changes: u64,
     /// Size of these changes in the log, in bytes.
     pub size: u64,
@@ -23,14 +26,22 @@ pub struct Backlog {
     pub oldest: Option<SystemTime>,
 }
 
+impl Backlog {
+    /// Returns whether no further change is counted one by one.
+    fn is_estimate(&self) -> bool {
+        self.changes >= COUNTED || self.size >= COUNTED_SIZE
+    }
+}
+
 impl Changes {
     /// Returns what lies between this follower and the end of the log, whatever its prefix. It also
     /// includes changes that are not durable yet, which a follower of [durable](Self::durable)
-    /// changes does not get before they are. Reads up to 1,000 changes.
+    /// changes does not get before they are. Reads up to 1,000 changes, or 4 MiB of them, without
+    /// their values.
     ///
     /// # Errors
     ///
-    /// The errors of [`get`](crate::Reader::get) if an entry cannot be read.
+    /// The errors of [`get`](crate::Reader::get) if an entry is damaged where it begins.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -57,8 +68,8 @@ impl Changes {
         for segment in segments {
             let is_first = segment.id() == from.segment;
             let mut walk = Walk::new(&segment, if is_first { from.offset } else { FIRST_OFFSET });
-            while backlog.changes < COUNTED
-                && let Some(stored) = walk.next(u64::MAX)?
+            while !backlog.is_estimate()
+                && let Some(stored) = walk.skim(u64::MAX)?
             {
                 backlog.oldest.get_or_insert(system_time(stored.timestamp()));
                 backlog.changes += 1;
@@ -66,9 +77,9 @@ impl Changes {
             }
             left += segment.size().saturating_sub(walk.offset());
         }
-        if backlog.changes == COUNTED {
+        if backlog.is_estimate() {
             let counted = u128::from(backlog.size.max(1));
-            let estimate = u128::from(left) * u128::from(COUNTED) / counted;
+            let estimate = u128::from(left) * u128::from(backlog.changes) / counted;
             backlog.changes += u64::try_from(estimate).unwrap_or(u64::MAX - COUNTED);
             backlog.size += left;
         }
@@ -78,5 +89,35 @@ impl Changes {
     /// Returns the place of the next read.
     pub(crate) fn next_place(&self) -> Place {
         self.walk.as_ref().map_or(self.at, |walk| Place::new(walk.segment().id(), walk.offset()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fs::Access;
+    use crate::options::Options;
+    use crate::segment::FIRST_OFFSET;
+    use crate::store::{Bitcask, Position};
+
+    /// A leader counts every second what a follower has not read. When it read all of the values,
+    /// a follower that was behind by large ones heard nothing for longer than it waits.
+    #[test]
+    #[cfg(not(miri))]
+    fn what_was_not_read_yet_is_counted_without_its_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(dir.path(), Options::new()).unwrap();
+        let changes = db.changes(Position::START).unwrap();
+        db.put("k", vec![b'x'; 1 << 20]).unwrap();
+        let size = changes.backlog().unwrap().size;
+        for _ in 1..10 {
+            db.put("k", vec![b'x'; 1 << 20]).unwrap();
+        }
+        let id = db.inner.writer().unwrap().log.lock().end().segment;
+        let file = db.inner.fs.open(&db.inner.dir.log(id), Access::Write).unwrap();
+        // A value among the first 4 MiB, and a header behind them.
+        file.write_at(&[8], FIRST_OFFSET + size / 2).unwrap();
+        file.write_at(&[0; 16], FIRST_OFFSET + 6 * size).unwrap();
+        let backlog = changes.backlog().unwrap();
+        assert_eq!((backlog.changes, backlog.size), (10, 10 * size));
     }
 }

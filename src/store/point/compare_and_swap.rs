@@ -165,6 +165,22 @@ impl Bitcask {
         let expected = Expected::Unchanged(expected.map(Version::timestamp));
         self.inner.swap_if(key.as_ref(), expected, new, options)
     }
+
+    /// Does the same without a look at any value. Returns whether the key had the version.
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "only the server changes keys by their versions alone")
+    )]
+    pub(crate) fn change_version(
+        &self,
+        key: &[u8],
+        expected: Option<Version>,
+        new: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<bool> {
+        let expected = Expected::Unchanged(expected.map(Version::timestamp));
+        self.inner.change_if(key, expected, new, options)
+    }
 }
 
 impl Inner {

@@ -156,7 +156,7 @@ impl Bitcask {
 impl Inner {
     /// Changes one key if it is as expected. Returns whether it did. `None` as the value is a
     /// delete.
-    fn change_if(
+    pub(super) fn change_if(
         &self,
         key: &[u8],
         expected: Expected<'_>,

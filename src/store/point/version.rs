@@ -6,6 +6,8 @@ use std::fmt;
 use crate::error::Result;
 use crate::segment::StoredEntry;
 use crate::store::Reader;
+#[cfg(feature = "server")]
+use crate::value::Admitted;
 use crate::value::Value;
 
 /// Identifies the change that gave a key its current state, from [`Reader::get_versioned`].
@@ -119,6 +121,31 @@ impl Reader {
         let value = self.inner.value(&stored)?;
         reading.hit(stored.raw_size());
         Ok(BoundedGet::Found(value, Version::of(&stored)))
+    }
+}
+
+#[cfg(feature = "server")]
+impl Reader {
+    /// Like [`get_versioned`](Self::get_versioned), but `admits` is asked whether memory of a size
+    /// may be taken, before a compressed value is read.
+    pub(crate) fn get_admitted(
+        &self,
+        key: &[u8],
+        admits: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<(Admitted, Version)>> {
+        let guard = self.inner.pin();
+        let reading = guard.read();
+        let Some(stored) = self.inner.locate(key, &guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
+        let (size, version) = (u64::from(stored.raw_size()), Version::of(&stored));
+        if stored.layout.flags.codec() != 0 && !admits(size) {
+            return Ok(Some((Admitted::Size(size), version)));
+        }
+        let value = self.inner.value(&stored)?;
+        reading.hit(stored.raw_size());
+        Ok(Some((Admitted::Value(value), version)))
     }
 }
 

@@ -192,15 +192,25 @@ impl Ordered {
         self.read(hit, |stored| stored.lend_raw_value())
     }
 
+    /// Returns a key whose value is not read.
+    pub(crate) fn key(&mut self, hit: Hit) -> Value {
+        self.note_expiry(&hit);
+        hit.key
+    }
+
+    fn note_expiry(&mut self, hit: &Hit) {
+        if let Some(expiry) = hit.expiry {
+            self.first_expiry = self.first_expiry.or(self.view.now.deadline(hit.timestamp, expiry));
+        }
+    }
+
     /// Reads the value of a key in some way, and when it expires.
     fn read<T>(
         &mut self,
         hit: Hit,
         lend: impl FnOnce(&StoredEntry<'_>) -> Result<T>,
     ) -> Result<(Value, T, Expiry)> {
-        if let Some(expiry) = hit.expiry {
-            self.first_expiry = self.first_expiry.or(self.view.now.deadline(hit.timestamp, expiry));
-        }
+        self.note_expiry(&hit);
         let segment = self.merged.as_ref().and_then(|merged| merged.segment(&hit));
         let Some(segment) = segment else { unreachable!("a hit belongs to one of the parts") };
         let started = std::mem::take(&mut self.is_unread).then(Instant::now);

@@ -6,18 +6,17 @@ use std::fmt;
 use std::iter::FusedIterator;
 
 use super::reads::Reads;
-use super::{Snapshot, Write, Writes};
+use super::{Snapshot, Transaction, Write, Writes};
 use crate::error::Result;
 use crate::segment::index::{Bounds, Direction};
 use crate::store::scan::ordered::Ordered;
-use crate::store::scan::range::Range;
 use crate::value::Value;
 
 /// Keys and values in order, from [`Transaction::range`](super::Transaction::range) or
 /// [`Transaction::prefix`](super::Transaction::prefix).
 #[must_use = "iterators are lazy and read nothing until they are advanced"]
 pub struct TransactionRange<'a> {
-    pairs: Ends<Range>,
+    pairs: Ends<StoredPairs>,
     writes: Ends<btree_map::Range<'a, Vec<u8>, Write>>,
     reads: &'a RefCell<Reads>,
     /// Its number in `reads`.
@@ -27,6 +26,37 @@ pub struct TransactionRange<'a> {
 impl fmt::Debug for TransactionRange<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransactionRange").finish_non_exhaustive()
+    }
+}
+
+/// The keys and values of a snapshot.
+struct StoredPairs {
+    ordered: Ordered,
+    /// Whether all values are empty, and not read.
+    without_values: bool,
+}
+
+impl StoredPairs {
+    fn step(&mut self, direction: Direction) -> Option<Result<(Value, Value)>> {
+        if self.without_values {
+            let hit = self.ordered.step(direction).transpose()?;
+            return Some(hit.map(|hit| (self.ordered.key(hit), Value::from(Vec::new()))));
+        }
+        Some(self.ordered.next_ahead(direction)?.and_then(|hit| self.ordered.pair(hit)))
+    }
+}
+
+impl Iterator for StoredPairs {
+    type Item = Result<(Value, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(Direction::Forward)
+    }
+}
+
+impl DoubleEndedIterator for StoredPairs {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(Direction::Backward)
     }
 }
 
@@ -77,7 +107,8 @@ impl<'a> TransactionRange<'a> {
         } else {
             writes.range((bounds.start.clone(), bounds.end.clone()))
         };
-        let pairs = Range(Ordered::new(&snapshot.view, stored));
+        let ordered = Ordered::new(&snapshot.view, stored);
+        let pairs = StoredPairs { ordered, without_values: false };
         let (pairs, writes) = (Ends::new(pairs), Ends::new(written));
         Self { pairs, writes, reads, span }
     }
@@ -111,7 +142,7 @@ impl<'a> TransactionRange<'a> {
                     Some(Ok((Value::from(key.clone()), value)))
                 })
             };
-            let first_expiry = self.pairs.items.0.first_expiry;
+            let first_expiry = self.pairs.items.ordered.first_expiry;
             self.reads.borrow_mut().note_expiry(first_expiry);
             let Some(next) = next else { continue };
             if let Ok((key, _)) = &next {
@@ -119,6 +150,22 @@ impl<'a> TransactionRange<'a> {
             }
             return Some(next);
         }
+    }
+}
+
+impl Transaction {
+    /// Returns an iterator over all keys with a prefix, in order, that reads no values.
+    #[cfg_attr(
+        not(feature = "resp"),
+        expect(dead_code, reason = "only the Redis port needs keys alone")
+    )]
+    pub(crate) fn prefix_keys(
+        &self,
+        prefix: impl AsRef<[u8]>,
+    ) -> impl Iterator<Item = Result<Value>> {
+        let mut range = self.prefix(prefix);
+        range.pairs.items.without_values = true;
+        range.map(|pair| Ok(pair?.0))
     }
 }
 
