@@ -11,8 +11,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(crate) use shown::counted;
-use shown::{holder, shown, shown_key, shown_undecodable};
+pub(crate) use shown::{counted, shown_key};
+use shown::{holder, shown, shown_undecodable};
 
 /// A result whose error type is this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

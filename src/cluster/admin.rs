@@ -10,21 +10,30 @@ use tokio::runtime::{Builder, Runtime};
 use super::error::{ClusterError, failed};
 use super::map::MAP_GROUP;
 use super::network::messages::{PeerAnswer, PeerRequest};
-use super::network::{PeerNetwork, Tcp};
+use super::network::{IdlePeers, PeerNetwork, Tcp};
 use super::status::NodeStatus;
 
 /// Time for what may have to send all data to a new node.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 /// Time for anything else.
-const SHORT: Duration = Duration::from_secs(60);
+pub(super) const SHORT: Duration = Duration::from_secs(60);
 /// Time in which a node has to say how it is, before it is given a lead.
 const LOOK_TIME: Duration = Duration::from_secs(2);
+/// Time for one answer of many, after which another attempt is made. Nodes answer within ten
+/// seconds what they can answer.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// How long such attempts go on.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Administers a cluster through one of its nodes. Calls block.
 pub struct ClusterAdmin {
     pub(super) address: String,
+    pub(super) answer_time: Duration,
+    pub(super) patience: Duration,
     secret: Arc<str>,
     runtime: Runtime,
+    /// Connections for the next question: a backup asks for each piece of each file.
+    idle: Arc<IdlePeers>,
 }
 
 impl fmt::Debug for ClusterAdmin {
@@ -43,7 +52,14 @@ impl ClusterAdmin {
     pub fn new(address: impl Into<String>, secret: &str) -> Result<Self, ClusterError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(&error))?;
-        Ok(Self { address: address.into(), secret: Arc::from(secret), runtime })
+        Ok(Self {
+            address: address.into(),
+            answer_time: ANSWER_TIME,
+            patience: PATIENCE,
+            secret: Arc::from(secret),
+            runtime,
+            idle: Arc::default(),
+        })
     }
 
     pub(super) fn ask(
@@ -68,7 +84,8 @@ impl ClusterAdmin {
         request: &PeerRequest,
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
-        let (secret, idle, progress) = (Arc::clone(&self.secret), Arc::default(), Arc::default());
+        let (secret, idle) = (Arc::clone(&self.secret), Arc::clone(&self.idle));
+        let progress = Arc::default();
         let network = PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress };
         let mut connection = network.connection(address);
         let answer = self.runtime.block_on(connection.ask(request, time));

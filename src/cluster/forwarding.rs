@@ -97,7 +97,7 @@ impl<T: PeerTransport> Node<T> {
         group: &RaftGroup,
         request: Request,
     ) -> Result<PeerAnswer, ClusterError> {
-        let outcome = match group.write(request).await {
+        let outcome = match group.write_again(request).await {
             Ok(Answered::Replies(replies)) => WriteOutcome::Replies(replies.map(sendable)),
             Ok(Answered::Refused(reason)) | Err(ClusterError::Refused(reason)) => {
                 WriteOutcome::Refused(reason)

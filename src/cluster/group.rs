@@ -26,6 +26,9 @@ const WAITING_MAX: usize = 4096;
 /// Maximum size of a request, in bytes. While a larger one is on its way to another node, that node
 /// might take its leader for dead.
 const REQUEST_SIZE_MAX: usize = 16 << 20;
+/// How much larger a request from outside may be that puts again what the group has accepted. The
+/// key may have been renamed since, to a longer one.
+const RENAMED_MAX: usize = 128 << 10;
 /// Changes that each shard keeps for those who follow them, unless the options say something else.
 const HISTORY: History = History::LastUpTo { duration: Duration::from_secs(600), bytes: 64 << 20 };
 /// Time after which a client is told that the group does not answer.
@@ -190,6 +193,13 @@ impl RaftGroup {
     /// then.
     pub(crate) async fn write(&self, request: Request) -> Result<Answered, ClusterError> {
         check_size(&request)?;
+        self.write_again(request).await
+    }
+
+    /// Does the same with a request that another node has checked, or that puts again what was
+    /// accepted once.
+    pub(super) async fn write_again(&self, request: Request) -> Result<Answered, ClusterError> {
+        check_size_within(&request, REQUEST_SIZE_MAX + RENAMED_MAX)?;
         self.must_lead()?;
         let (done, answer) = oneshot::channel();
         let waiting = WaitingRequest { request, done };
@@ -252,7 +262,11 @@ fn keeping_history(options: Options) -> Options {
 
 /// Refuses requests that are too large.
 pub(super) fn check_size(request: &Request) -> Result<(), ClusterError> {
-    if request.size() <= REQUEST_SIZE_MAX {
+    check_size_within(request, REQUEST_SIZE_MAX)
+}
+
+fn check_size_within(request: &Request, limit: usize) -> Result<(), ClusterError> {
+    if request.size() <= limit {
         return Ok(());
     }
     let limit = REQUEST_SIZE_MAX >> 20;

@@ -34,6 +34,7 @@ mod node;
 mod options;
 mod proposer;
 mod read_index;
+mod restoring;
 mod running;
 mod shards;
 mod status;

@@ -12,6 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::error::ClusterError;
 use super::group::RaftGroup;
 use super::identity::NodeIdentity;
+use super::lending::LentCopies;
 use super::map::{ClusterMap, MAP_GROUP, MapChange, NodeAddresses, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient};
 use super::network::server::PeerNode;
@@ -31,15 +32,15 @@ pub(crate) struct Node<T> {
     pub(super) founding: AsyncMutex<()>,
     /// Lock 9: snapshots that are being received, by group. A new one replaces the one before.
     receiving: Mutex<SnapshotsByGroup>,
-    /// Lock 9: snapshots that are lent.
-    pub(super) lent: Mutex<SnapshotsByGroup>,
+    /// Lock 9: copies that are lent.
+    pub(super) lent: Mutex<LentCopies>,
     next_snapshot: AtomicU64,
     /// Connections to the others that nobody uses.
     idle: Arc<IdlePeers>,
 }
 
 /// Snapshots by group, each with a number.
-pub(super) type SnapshotsByGroup = BTreeMap<u64, (u64, SnapshotFiles)>;
+type SnapshotsByGroup = BTreeMap<u64, (u64, SnapshotFiles)>;
 
 /// The groups that this node takes part in.
 #[derive(Default)]
@@ -206,7 +207,7 @@ impl<T: PeerTransport> Node<T> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a number for a snapshot that is received or lent.
+    /// Returns a number for a snapshot that is received, or a copy that is lent.
     pub(super) fn next_snapshot(&self) -> u64 {
         self.next_snapshot.fetch_add(1, Ordering::Relaxed)
     }
@@ -319,11 +320,11 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
             PeerRequest::Write(request) => return self.answer_write(&*group()?, request).await,
             PeerRequest::ReadIndex => return self.answer_read_index(&*group()?).await,
-            PeerRequest::LendSnapshot => return self.lend_snapshot(&*group()?).await,
-            PeerRequest::GetPiece { snapshot, name, offset } => {
-                return self.lent_piece(number, snapshot, &name, offset);
+            PeerRequest::LendCopy => return self.lend_copy(&*group()?).await,
+            PeerRequest::GetPiece { copy, name, offset } => {
+                return self.lent_piece(number, copy, &name, offset);
             }
-            PeerRequest::ReturnSnapshot => return Ok(self.take_back(number)),
+            PeerRequest::ReturnCopy { copy } => return Ok(self.take_back(number, copy)),
             PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
             _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
         }
@@ -331,10 +332,10 @@ impl<T: PeerTransport> Node<T> {
     }
 }
 
-/// Removes the files of a snapshot that nobody wants any more, which may take long.
-pub(super) fn discard(received: Option<(u64, SnapshotFiles)>) {
-    if let Some(received) = received {
-        tokio::task::spawn_blocking(move || drop(received));
+/// Removes files that nobody wants any more, which may take long.
+pub(super) fn discard<F: Send + 'static>(files: Option<F>) {
+    if let Some(files) = files {
+        tokio::task::spawn_blocking(move || drop(files));
     }
 }
 

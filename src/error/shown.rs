@@ -25,7 +25,7 @@ pub(super) fn holder(pid: Option<u32>, ended: bool) -> String {
 }
 
 /// Formats a key for a message, with `...` if it is long.
-pub(super) fn shown_key(key: &[u8]) -> String {
+pub(crate) fn shown_key(key: &[u8]) -> String {
     match key.split_at_checked(KEY_SHOWN_MAX) {
         Some((shown, rest)) if !rest.is_empty() => {
             format!("b\"{}\"... ({} bytes)", shown.escape_ascii(), key.len())

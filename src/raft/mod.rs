@@ -111,6 +111,8 @@ pub(crate) use blocking::blocking;
 pub use log::{LogReader, LogStore};
 pub use state::apply::Apply;
 #[cfg(feature = "cluster")]
+pub(crate) use state::copies::open_copy;
+#[cfg(feature = "cluster")]
 pub(crate) use state::feed::{EntryFeed, EntryPlace, EntryStep, FeedFailure};
 pub use state::files::{SnapshotFile, SnapshotFiles};
 pub use state::{SnapshotBuilder, StateMachine, StateStore};

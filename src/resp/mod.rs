@@ -103,7 +103,10 @@ pub(crate) use shards::{
 #[cfg(feature = "cluster")]
 pub(crate) use slots::{SLOT_COUNT, slot_of};
 #[cfg(feature = "cluster")]
-pub(crate) use {encoding::decode_key, restoring::put_again};
+pub(crate) use {
+    encoding::decode_key,
+    restoring::{GrowingCommand, put_again},
+};
 
 /// The version of Redis whose replies and errors clients get.
 const REDIS_VERSION: &str = "7.0.15";

@@ -47,9 +47,13 @@ impl CommandsRequest {
 
     /// Returns about how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
-        let of_args = |args: &Vec<Bytes>| args.iter().map(|arg| arg.len() + 8).sum::<usize>();
         let watched = self.watched.iter().map(|(key, _)| key.len() + 32).sum::<usize>();
-        self.commands.iter().map(of_args).sum::<usize>() + watched
+        self.commands.iter().map(|args| Self::size_of(args)).sum::<usize>() + watched
+    }
+
+    /// Returns how many of these bytes are those of some arguments.
+    pub(crate) fn size_of(args: &[Bytes]) -> usize {
+        args.iter().map(|arg| arg.len() + 8).sum()
     }
 }
 
@@ -64,6 +68,19 @@ impl ReplicatedReply {
             Reply::Integer(number) => Ok(Some(number)),
             Reply::Error(text) => Err(text),
             _ => Ok(None),
+        }
+    }
+
+    /// Returns what a scan has found, or the text of its error.
+    pub(crate) fn into_scanned(self) -> Result<Vec<Bytes>, String> {
+        let is_text = |item| if let Reply::Bulk(text) = item { Some(text) } else { None };
+        match self.0 {
+            Reply::Error(text) => Err(text),
+            Reply::Array(mut parts) => match parts.pop() {
+                Some(Reply::Array(items)) => Ok(items.into_iter().filter_map(is_text).collect()),
+                _ => Ok(Vec::new()),
+            },
+            _ => Ok(Vec::new()),
         }
     }
 }

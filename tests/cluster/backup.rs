@@ -81,3 +81,41 @@ fn a_backup_can_be_restored_to_a_cluster_with_other_shards() {
     let refused = after.admin.restore(&copy).unwrap_err().to_string();
     assert!(refused.contains("no complete backup"), "{refused}");
 }
+
+/// A request has at most 16 MiB, and counts eight bytes for each argument.
+#[test]
+fn hashes_that_are_too_large_for_a_request_are_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = SmallCluster::new(&dir.path().join("before"), 1);
+    let field = |size: usize| "x".repeat(size);
+    before.client.run(&format!("HSET mixed a {}", field(39 << 17))).unwrap();
+    assert_eq!(before.client.run("EXPIRE mixed 5000").unwrap(), "(1)");
+    before.client.run(&format!("HSET mixed b {}", field(125 << 17))).unwrap();
+    before.client.run(&format!("HSET mixed c {}", field((16 << 20) - 100))).unwrap();
+    // The key takes part in the size, and can become longer.
+    before.client.run(&format!("HSET {{r}} a {}", field((16 << 20) - 100))).unwrap();
+    let renamed = format!("{{r}}{}", field(60_000));
+    assert_eq!(before.client.run(&format!("RENAME {{r}} {renamed}")).unwrap(), "OK");
+    // Names of four bytes.
+    let char = |number: u32| char::from_u32(u32::from(b'0') + number % 64).unwrap();
+    let name = |number: u32| [18, 12, 6, 0].map(|shift| char(number >> shift));
+    for part in 0..2 {
+        let fields = (part * 450_000..(part + 1) * 450_000).map(name);
+        let fields = fields.map(|name| format!(" {} 1", String::from_iter(name)));
+        let reply = before.client.run(&format!("HSET many{}", fields.collect::<String>()));
+        assert_eq!(reply.unwrap(), "(450000)");
+    }
+    let copy = dir.path().join("copy");
+    before.admin.backup(&copy).unwrap();
+
+    let mut after = SmallCluster::new(&dir.path().join("after"), 2);
+    assert_eq!(after.admin.restore(&copy).unwrap(), 3);
+    let lengths = ["mixed a", "mixed b", "mixed c", &format!("{renamed} a")];
+    let lengths = lengths.map(|field| format!("HSTRLEN {field}"));
+    for read in [&lengths[..], &["HLEN many".to_owned()]].concat() {
+        let was = before.client.run(&read).unwrap();
+        assert!(was != "(0)" && after.client.run(&read).unwrap() == was, "{read:.20}");
+    }
+    let time = |cluster: &mut SmallCluster| cluster.client.run("PEXPIRETIME mixed").unwrap();
+    assert_eq!(time(&mut before), time(&mut after));
+}

@@ -93,19 +93,21 @@ pub(crate) enum PeerRequest {
     Write(Request),
     /// Asks up to where a read has to have applied the log; to the leader.
     ReadIndex,
-    /// Builds a snapshot of the group and keeps it for an administrator.
-    LendSnapshot,
+    /// Makes a copy of the group and keeps it for an administrator.
+    LendCopy,
     /// Reads a piece of it.
     GetPiece {
-        snapshot: u64,
+        copy: u64,
         name: String,
         offset: u64,
     },
     /// Lets go of it.
-    ReturnSnapshot,
+    ReturnCopy {
+        copy: u64,
+    },
 }
 
-/// A file of a snapshot that is lent.
+/// A file of a copy that is lent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LentFile {
     pub(crate) name: String,
@@ -137,8 +139,8 @@ pub(crate) enum PeerAnswer {
     Failed(String),
     Written(WriteOutcome),
     ReadIndex(Option<u64>),
-    SnapshotLent {
-        snapshot: u64,
+    CopyLent {
+        copy: u64,
         /// The last entry in it.
         index: u64,
         files: Vec<LentFile>,

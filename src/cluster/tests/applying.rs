@@ -10,14 +10,14 @@ use crate::raft::StateMachine;
 use crate::resp::CommandsRequest;
 
 /// A group that applies what it is given.
-struct AppliedGroup {
-    state: StateMachine<Consensus, Applier>,
+pub(super) struct AppliedGroup {
+    pub(super) state: StateMachine<Consensus, Applier>,
     next: u64,
     _dir: tempfile::TempDir,
 }
 
 impl AppliedGroup {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = StateMachine::open(dir.path(), Options::new(), Applier::new()).unwrap();
         Self { state, next: 0, _dir: dir }
@@ -25,11 +25,15 @@ impl AppliedGroup {
 
     /// Applies requests as one entry, at a time in seconds.
     async fn entry(&mut self, time: u64, requests: Vec<Vec<String>>) -> Vec<Answered> {
+        let args = |line: &String| line.split(' ').map(|arg| arg.to_owned().into()).collect();
         let commands = |lines: Vec<String>| {
-            let args = |line: &String| line.split(' ').map(|arg| arg.to_owned().into()).collect();
             Request::Commands(CommandsRequest::new(lines.iter().map(args).collect(), Vec::new()))
         };
-        let requests = requests.into_iter().map(commands).collect();
+        self.propose(time, requests.into_iter().map(commands).collect()).await
+    }
+
+    /// Applies requests as one entry, whatever they are.
+    pub(super) async fn propose(&mut self, time: u64, requests: Vec<Request>) -> Vec<Answered> {
         let proposal = Proposal { time: time * 1_000_000, seed: self.next, requests };
         let log_id = LogId::new(CommittedLeaderId::new(1, 1), self.next);
         self.next += 1;
@@ -38,12 +42,12 @@ impl AppliedGroup {
     }
 
     /// Applies one command, and returns its reply as text.
-    async fn run(&mut self, time: u64, command: &str) -> String {
+    pub(super) async fn run(&mut self, time: u64, command: &str) -> String {
         texts(&self.entry(time, vec![vec![command.to_owned()]]).await[0])[0].clone()
     }
 }
 
-fn texts(answered: &Answered) -> Vec<String> {
+pub(super) fn texts(answered: &Answered) -> Vec<String> {
     match answered {
         Answered::Replies(Some(replies)) => replies.iter().map(|it| format!("{it:?}")).collect(),
         Answered::Refused(reason) => vec![format!("refused: {reason}")],

@@ -3,5 +3,8 @@
 
 mod applying;
 pub(crate) mod chance;
+mod lending;
+mod restoring;
+mod scripted;
 #[cfg(not(shuttle))]
 mod simulation;

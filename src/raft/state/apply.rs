@@ -23,7 +23,7 @@ use crate::options::{Options, SyncPolicy, TransactionOptions, WriteOptions};
 use crate::raft::encoding::{decode, encode};
 use crate::raft::failure::During as _;
 use crate::raft::log::Holder;
-use crate::store::{Bitcask, Env, Transaction};
+use crate::store::{Bitcask, Env, Reader, Transaction};
 use crate::sync::Mutex;
 
 /// The key that says which entry was applied last, at what time, and who the members are. Each
@@ -285,7 +285,7 @@ fn open_state<C: RaftTypeConfig>(
 }
 
 /// Reads what was applied to a store.
-pub(super) fn applied_to<C: RaftTypeConfig>(db: &Bitcask) -> Result<AppliedNow<C>> {
+pub(super) fn applied_to<C: RaftTypeConfig>(db: &Reader) -> Result<AppliedNow<C>> {
     match db.get(APPLIED_KEY)? {
         Some(bytes) => decode(APPLIED_KEY, &bytes),
         None => Ok(AppliedNow { log_id: None, time: 0, membership: StoredMembership::default() }),

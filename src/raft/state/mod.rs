@@ -3,11 +3,13 @@
 //!
 //! - `apply` applies entries, `limits` says what a request may write, `snapshots` builds and
 //!   installs snapshots, `files` is what they consist of, `pointer` says which directories count,
-//!   `feed` follows the changes.
+//!   `feed` follows the changes, and `copies` are for others.
 //! - The store of a state machine is replaced when a snapshot is installed. Whoever has the store
 //!   from before can read it to the end.
 
 pub(super) mod apply;
+#[cfg(feature = "cluster")]
+pub(crate) mod copies;
 #[cfg(feature = "cluster")]
 pub(crate) mod feed;
 #[cfg(all(test, feature = "cluster"))]
