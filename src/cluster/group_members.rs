@@ -1,6 +1,6 @@
 //! Changes of the members of one group, on its leader.
 //!
-//! A node is added as a learner first, and votes once it has caught up. Each change goes on although
+//! A node is added as a learner first, and votes once it has caught up. Each change goes on though
 //! nobody waits any more: it has two steps, and openraft makes the second where the first was asked
 //! for.
 
