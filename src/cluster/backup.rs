@@ -84,7 +84,7 @@ impl ClusterAdmin {
 
     /// Copies the files of a group. Returns the index of its last entry.
     fn copy_group(&self, group: u64, dir: &Path) -> Result<u64, ClusterError> {
-        let lent = self.ask(&self.address, group, &PeerRequest::LendCopy, COPY_TIME)?;
+        let lent = self.ask_patiently(group, &PeerRequest::LendCopy, COPY_TIME)?;
         let PeerAnswer::CopyLent { copy, index, files } = lent else {
             return Err(odd("the question for a copy"));
         };
@@ -114,7 +114,8 @@ impl ClusterAdmin {
         let mut offset = 0;
         while offset < lent.size {
             let piece = PeerRequest::GetPiece { copy, name: lent.name.clone(), offset };
-            let PeerAnswer::Piece(bytes) = self.ask_patiently(group, &piece)? else {
+            let PeerAnswer::Piece(bytes) = self.ask_patiently(group, &piece, self.answer_time)?
+            else {
                 return Err(odd("the question for a piece of a file"));
             };
             if bytes.is_empty() {
@@ -127,16 +128,22 @@ impl ClusterAdmin {
         Ok(file.sync()?)
     }
 
-    /// Asks the node, and again while it cannot be reached.
+    /// Asks the node, and again while it cannot be reached, or knows no leader.
     pub(super) fn ask_patiently(
         &self,
         group: u64,
         request: &PeerRequest,
+        time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
         let until = Instant::now() + self.patience;
         loop {
-            match self.ask(&self.address, group, request, self.answer_time) {
-                Err(ClusterError::Failed(_)) if Instant::now() < until => {
+            let answer = self.ask(&self.address, group, request, time);
+            let may_change = matches!(
+                answer,
+                Err(ClusterError::Failed(_) | ClusterError::NotLeader { .. } | ClusterError::Busy)
+            );
+            match answer {
+                _ if may_change && Instant::now() < until => {
                     std::thread::sleep(PAUSE);
                 }
                 answer => return answer,

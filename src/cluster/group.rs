@@ -36,6 +36,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Shortest time between two reports of openraft that are noted.
 const REPORT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Longest time for a sign of a leader, in milliseconds. To hand a lead over takes up to eight times
+/// as long, for which others wait.
+const ELECTION_MAX: u64 = 3000;
+
 /// What openraft says of a group.
 pub(crate) type GroupMetrics = RaftMetrics<u64, BasicNode>;
 
@@ -72,6 +76,19 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// Refuses times with which groups would not work.
+    pub(super) fn check(self) -> Result<(), ClusterError> {
+        let shortest = self.heartbeat.saturating_mul(5);
+        if self.heartbeat > 0 && (shortest..=ELECTION_MAX).contains(&self.election) {
+            return Ok(());
+        }
+        Err(ClusterError::Refused(format!(
+            "a heartbeat of {} ms and an election of {} ms: the second has to be five times the first \
+             at least, and {ELECTION_MAX} ms at most",
+            self.heartbeat, self.election
+        )))
+    }
+
     fn config(self) -> openraft::Config {
         openraft::Config {
             heartbeat_interval: self.heartbeat,
@@ -167,6 +184,14 @@ impl RaftGroup {
     pub(super) fn quorum_age(&self, metrics: &GroupMetrics) -> Option<Duration> {
         let ago = Duration::from_millis(metrics.millis_since_quorum_ack?);
         Some(ago + self.reported.borrow().elapsed())
+    }
+
+    /// Returns whether the group has a leader, as far as this node knows, which a majority has
+    /// answered within a time if that is this node.
+    pub(super) fn is_led(&self, age_max: Duration) -> bool {
+        let metrics = self.metrics();
+        let age = self.quorum_age(&metrics);
+        leader_of(&metrics).is_some() && age.is_none_or(|age| age < age_max)
     }
 
     /// Returns an error if this node does not take part in the group any more.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::drawn;
 use super::error::ClusterError;
 use super::group::RaftGroup;
 use super::network::PeerTransport;
@@ -40,7 +41,8 @@ impl<T: PeerTransport> Node<T> {
         let (copy, index) = blocking(|| group.state().copy())?;
         let files = blocking(|| copy.files())?;
         let files = files.into_iter().map(|it| LentFile { name: it.name, size: it.size }).collect();
-        let number = self.next_snapshot();
+        // A restart must not give it again to another copy.
+        let number = drawn::number();
         let copy = LentCopy { number, files: copy, read: Instant::now() };
         let before = self.lent().insert(group.number, copy);
         discard(before);
@@ -107,7 +109,7 @@ impl<T: PeerTransport> Node<T> {
         None
     }
 
-    fn lent(&self) -> MutexGuard<'_, LentCopies> {
+    pub(super) fn lent(&self) -> MutexGuard<'_, LentCopies> {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -98,7 +98,8 @@ impl ClusterMap {
                 if !self.nodes.contains_key(id) {
                     return Err(format!("there is no node {id}"));
                 }
-                if self.nodes.len() == 1 {
+                let is_other = |other: &&u64| *other != id && !self.removed.contains(*other);
+                if !self.nodes.keys().any(|other| is_other(&other)) {
                     return Err("the last node of a cluster cannot be removed".to_owned());
                 }
                 self.removed.insert(*id);
@@ -178,6 +179,7 @@ mod tests {
         assert!(map.change(&MapChange::BeginRemoval { id: 2 }).is_err());
         map.change(&put(2)).unwrap();
         map.change(&MapChange::BeginRemoval { id: 2 }).unwrap();
+        assert!(map.change(&MapChange::BeginRemoval { id: 1 }).is_err());
         // It can still be reached, and may say where.
         map.change(&put(2)).unwrap();
         assert!(map.nodes.contains_key(&2) && map.removed.contains(&2));

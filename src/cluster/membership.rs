@@ -162,19 +162,31 @@ impl<T: PeerTransport> Node<T> {
         id: u64,
         address: String,
     ) -> Result<(), ClusterError> {
-        group.add_learner(id, address).await?;
+        self.check_wanted(id).await?;
+        let is_new = group.add_learner(id, address).await?;
         // A removal marks the number before it looks for the node in the groups. So if it has not
         // found it in this one, the mark is there by now.
+        if is_new && let Err(failure) = self.check_wanted(id).await {
+            group.remove_member(id).await?;
+            return Err(failure);
+        }
+        group.add_voter(id).await
+    }
+
+    /// Returns an error if a node was removed, or is being removed.
+    async fn check_wanted(&self, id: u64) -> Result<(), ClusterError> {
         let Some(map) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
         let is_fresh = self.catch_up(&map).await;
         is_fresh.map_err(|_| ClusterError::NotLeader { leader: None })?;
         if map.map().removed.contains(&id) {
-            group.remove_member(id).await?;
-            return Err(ClusterError::Refused(format!("node {id} was removed")));
+            return Err(ClusterError::Refused(format!(
+                "node {id} was removed, or is being removed: repeat the removal, and give the node a \
+                 number that none has had"
+            )));
         }
-        group.add_voter(id).await
+        Ok(())
     }
 
     /// Changes the map, on the leader of its group.

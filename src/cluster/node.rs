@@ -1,11 +1,9 @@
 //! One node: its groups, and what it answers to the others.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::http::HeaderValue;
 use openraft::raft::AppendEntriesResponse;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -13,7 +11,7 @@ use super::error::ClusterError;
 use super::group::RaftGroup;
 use super::identity::NodeIdentity;
 use super::lending::LentCopies;
-use super::map::{ClusterMap, MAP_GROUP, MapChange, NodeAddresses, SHARDS_MAX};
+use super::map::{ClusterMap, MAP_GROUP, MapChange, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient};
 use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
@@ -58,8 +56,7 @@ impl<T: PeerTransport> Node<T> {
         if options.addresses.cluster.is_empty() {
             options.addresses.cluster.clone_from(&options.listen);
         }
-        check_announced(&options.addresses)?;
-        check_secret(&options.secret)?;
+        options.check()?;
         options.dir = fs::absolute(&options.dir)?;
         options.env.fs.create_dirs(&options.dir)?;
         let node = Self {
@@ -156,6 +153,7 @@ impl<T: PeerTransport> Node<T> {
         Some(KnownCluster { cluster: identity.cluster, map: (*self.map()).clone() })
     }
 
+    /// Returns what this node knows. Figures of the stores may wait for the disk.
     pub(crate) fn status(&self) -> NodeStatus {
         let known = self.known().map(|known| known.map);
         let map = known.clone().unwrap_or_default();
@@ -165,13 +163,16 @@ impl<T: PeerTransport> Node<T> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shards: known.map(|map| map.shards),
             nodes: entries(&map),
-            // Figures of stores may wait for a sync.
-            groups: blocking(|| groups.iter().map(|it| GroupStatus::of(it, &map)).collect()),
+            groups: groups.iter().map(|group| GroupStatus::of(group, &map)).collect(),
         }
     }
 
     /// Ends all groups. What was acknowledged is durable.
     pub(crate) async fn stop(&self) {
+        // Before the groups: whoever opens them next may give the same names to other files.
+        let received = std::mem::take(&mut *self.snapshots());
+        let lent = std::mem::take(&mut *self.lent());
+        drop(tokio::task::spawn_blocking(move || drop((received, lent))).await);
         let groups = std::mem::take(&mut *self.groups()).groups;
         for group in groups.values() {
             group.stop().await;
@@ -207,8 +208,8 @@ impl<T: PeerTransport> Node<T> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a number for a snapshot that is received, or a copy that is lent.
-    pub(super) fn next_snapshot(&self) -> u64 {
+    /// Returns a number for a snapshot that is received.
+    fn next_snapshot(&self) -> u64 {
         self.next_snapshot.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -325,7 +326,7 @@ impl<T: PeerTransport> Node<T> {
                 return self.lent_piece(number, copy, &name, offset);
             }
             PeerRequest::ReturnCopy { copy } => return Ok(self.take_back(number, copy)),
-            PeerRequest::Status => return Ok(PeerAnswer::Status(self.status())),
+            PeerRequest::Status => return Ok(PeerAnswer::Status(blocking(|| self.status()))),
             _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
         }
         Ok(PeerAnswer::Done)
@@ -337,28 +338,6 @@ pub(super) fn discard<F: Send + 'static>(files: Option<F>) {
     if let Some(files) = files {
         tokio::task::spawn_blocking(move || drop(files));
     }
-}
-
-/// Refuses addresses at which nobody else reaches this node.
-fn check_announced(addresses: &NodeAddresses) -> Result<(), ClusterError> {
-    for address in [&addresses.cluster, &addresses.redis, &addresses.http] {
-        let found = address.parse::<SocketAddr>();
-        if found.is_ok_and(|it| it.ip().to_canonical().is_unspecified() || it.port() == 0) {
-            return Err(ClusterError::Refused(format!(
-                "others cannot reach this node at {address}: set the address that they use"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses secrets that are none, or that no request can carry.
-fn check_secret(secret: &str) -> Result<(), ClusterError> {
-    if secret.is_empty() || secret.trim() != secret || HeaderValue::from_str(secret).is_err() {
-        let reason = "the secret has to be a text of one line, without blanks around it";
-        return Err(ClusterError::Refused(reason.to_owned()));
-    }
-    Ok(())
 }
 
 /// Refuses numbers of shards that a cluster cannot have.

@@ -1,9 +1,13 @@
 //! What a node of a cluster is started with.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
+
+use super::error::ClusterError;
 use super::group::Timing;
 use super::map::NodeAddresses;
 use crate::options::Options;
@@ -107,11 +111,58 @@ impl ClusterOptions {
     }
 
     /// Sets how often a leader shows that it is there, and after what time without a sign of it
-    /// the others elect a new one, in milliseconds. The second should be at least five times the
-    /// first, and the round trip between nodes far shorter than it. The default is 250 and 1,500.
+    /// the others elect a new one, in milliseconds. The second has to be at least five times the
+    /// first and at most 3,000, and the round trip between nodes far shorter than it. The default is
+    /// 250 and 1,500.
     #[must_use]
     pub fn timing(mut self, heartbeat: u64, election: u64) -> Self {
         self.timing = Timing { heartbeat, election, ..self.timing };
         self
+    }
+
+    /// Refuses what no node can be started with.
+    pub(super) fn check(&self) -> Result<(), ClusterError> {
+        check_announced(&self.addresses)?;
+        check_secret(&self.secret)?;
+        self.timing.check()
+    }
+}
+
+/// Refuses addresses at which nobody else reaches this node.
+fn check_announced(addresses: &NodeAddresses) -> Result<(), ClusterError> {
+    for address in [&addresses.cluster, &addresses.redis, &addresses.http] {
+        let found = address.parse::<SocketAddr>();
+        if found.is_ok_and(|it| it.ip().to_canonical().is_unspecified() || it.port() == 0) {
+            return Err(ClusterError::Refused(format!(
+                "others cannot reach this node at {address}: set the address that they use"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses secrets that are none, or that no request can carry.
+fn check_secret(secret: &str) -> Result<(), ClusterError> {
+    if secret.is_empty() || secret.trim() != secret || HeaderValue::from_str(secret).is_err() {
+        let reason = "the secret has to be a text of one line, without blanks around it";
+        return Err(ClusterError::Refused(reason.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_with_which_groups_would_not_work_are_refused() {
+        let check = |heartbeat, election| {
+            ClusterOptions::new(1, "node", "secret").timing(heartbeat, election).check().is_ok()
+        };
+        assert!(check(250, 1500) && check(1, 5) && check(600, 3000));
+        for (heartbeat, election) in [(0, 1500), (301, 1500), (250, 3001), (1, u64::MAX)] {
+            assert!(!check(heartbeat, election), "{heartbeat} {election}");
+        }
+        assert!(!check(u64::MAX, u64::MAX));
     }
 }

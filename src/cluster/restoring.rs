@@ -3,9 +3,10 @@
 //!
 //! - Keys are read at the time of the backup, by no clock of today. Those that have expired since
 //!   are put too, and the leaders, whose time counts, remove them at once.
-//! - Any request may run twice. Those of a group run in their order.
+//! - Any request may run twice. Those of a group run in their order, unless a node does not answer in
+//!   time: it may still run then what others have run meanwhile. The restore fails at its end then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use super::consensus::{Consensus, Request};
 use super::error::ClusterError;
 use super::map::MAP_GROUP;
 use super::network::messages::{PeerAnswer, PeerRequest, WriteOutcome};
-use crate::error::shown_key;
+use crate::error::{Error, shown_key};
 use crate::raft::open_copy;
 use crate::resp::{
     CommandsRequest, GrowingCommand, ReplicatedReply, decode_key, put_again, slot_of,
@@ -39,7 +40,9 @@ impl ClusterAdmin {
     ///
     /// [`Refused`](ClusterError::Refused) if the directory has no complete backup, or the cluster
     /// refuses a key; errors of the disk, and a group that does not work for a minute, as
-    /// [`Failed`](ClusterError::Failed); and those of [`join`](Self::join).
+    /// [`Failed`](ClusterError::Failed); and those of [`join`](Self::join). Also `Failed` if all keys
+    /// were put, but a node did not answer in time: what it was sent may undo a part of that later,
+    /// so the restore has to be repeated once the node answers or was stopped.
     pub fn restore(&self, dir: impl AsRef<Path>) -> Result<u64, ClusterError> {
         let dir = dir.as_ref();
         let contents = read_contents(dir)?;
@@ -53,6 +56,7 @@ impl ClusterAdmin {
             failures: 0,
             leaders: BTreeMap::new(),
             batches: BTreeMap::new(),
+            silent: BTreeSet::new(),
         };
         let mut count = 0;
         for group in 1..=contents.shards {
@@ -66,7 +70,15 @@ impl ClusterAdmin {
             }
         }
         sending.send_all()?;
-        Ok(count)
+        if sending.silent.is_empty() {
+            return Ok(count);
+        }
+        let silent: Vec<_> = sending.silent.into_iter().collect();
+        Err(ClusterError::Failed(format!(
+            "{count} keys were put, but {} did not answer in time, and may still do what was done by \
+             others meanwhile: restore again once all nodes answer or were stopped",
+            silent.join(", ")
+        )))
     }
 }
 
@@ -94,6 +106,8 @@ struct SentBatches<'a> {
     /// Where the leaders are, as far as known.
     leaders: BTreeMap<u64, String>,
     batches: BTreeMap<u64, CommandBatch>,
+    /// Nodes that have not answered in time.
+    silent: BTreeSet<String>,
 }
 
 impl SentBatches<'_> {
@@ -143,7 +157,8 @@ impl SentBatches<'_> {
                 Sent::Refused(why) => why,
             };
             // These remove what the key holds, which may be too much for one entry.
-            if let [name, key, ..] = &**command
+            if is_too_much(&why)
+                && let [name, key, ..] = &**command
                 && [&b"DEL"[..], b"SET"].contains(&&**name)
             {
                 self.remove_fields(group, key)?;
@@ -193,6 +208,7 @@ impl SentBatches<'_> {
             let known = self.leaders.remove(&group);
             let next = || self.nodes.get(self.failures % self.nodes.len()).cloned();
             let address = known.or_else(next).unwrap_or_default();
+            let asked = Instant::now();
             match self.admin.try_ask(&address, group, &request, self.admin.answer_time) {
                 Ok(PeerAnswer::Written(WriteOutcome::Replies(Some(replies)))) => {
                     self.leaders.insert(group, address);
@@ -207,7 +223,12 @@ impl SentBatches<'_> {
                     self.leaders.insert(group, leader);
                 }
                 Ok(answer) => why = format!("{address}: {}", shown(answer)),
-                Err(failure) => why = failure.to_string(),
+                Err(failure) => {
+                    why = failure.to_string();
+                    if asked.elapsed() >= self.admin.answer_time {
+                        self.silent.insert(address);
+                    }
+                }
             }
             if Instant::now() >= until {
                 return Err(of_group(group, &ClusterError::Failed(why)));
@@ -218,6 +239,12 @@ impl SentBatches<'_> {
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// Returns whether commands were refused since an entry would put or remove too much.
+fn is_too_much(why: &str) -> bool {
+    let error = Error::BatchTooLarge { size: 0, limit: 0 }.to_string();
+    error.split('0').next().is_some_and(|beginning| why.contains(beginning))
 }
 
 /// Says why a node has not run commands.

@@ -271,7 +271,7 @@ mod tests {
         order(1, || PeerRequest::RemoveMember { id: 2 }).unwrap();
         let add = || PeerRequest::AddMember { id: 2, address: "127.0.0.1:1".to_owned() };
         let refusal = order(1, add).unwrap_err();
-        assert_eq!(refusal, ClusterError::Refused("node 2 was removed".to_owned()));
+        assert!(refusal.to_string().starts_with("node 2 was removed"), "{refusal}");
         let members = || {
             let metrics = founder.node.group(1).unwrap().metrics();
             metrics.membership_config.nodes().map(|(id, _)| *id).collect::<Vec<_>>()

@@ -351,7 +351,7 @@ impl Connection {
                 }
             }
             // One that has sent something right before may send more.
-            let may_send_more = self.decoder.len() > 0;
+            let may_send_more = self.decoder.len() + self.ahead.len() > 0;
             self.run_commands().await?;
             if may_send_more {
                 return self.linger().await;

@@ -18,7 +18,7 @@ const LARGE: u64 = 500;
 
 /// Runs what takes long. If that is on a thread that serves clients, the others are served by
 /// another one meanwhile.
-fn at_length<T>(call: impl FnOnce() -> T) -> T {
+pub(super) fn at_length<T>(call: impl FnOnce() -> T) -> T {
     let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     // Nodes of a cluster run commands on other threads, too, and in simulations.
     if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {

@@ -20,6 +20,7 @@ use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
 use super::database::Database;
 use super::encoding::encode_key;
 use super::keyspace::{Keyspace, check_key};
+use super::keyspace_hashes::at_length;
 use super::keyspace_transaction::in_transaction;
 use super::refusal::{Answer, Refusal, refused};
 use super::reply::Reply;
@@ -242,7 +243,9 @@ impl Session {
             }
             Ok(Some(replies))
         };
-        let (result, deeds) = in_transaction(&database, run)?;
+        let work = || in_transaction(&database, run);
+        // Any of the keys may hold a large hash.
+        let (result, deeds) = if database.has_hashes() { at_length(work)? } else { work()? };
         let Some(replies) = result? else { return Ok(None) };
         let cleared = if deeds.has_flushed_all { database.clear_others() } else { Ok(()) };
         // The transaction counts all the same, so only `FLUSHALL` has failed.

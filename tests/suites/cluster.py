@@ -30,7 +30,8 @@ class Cluster:
         self.nodes = []
 
     def found(self):
-        self.nodes = [self.start(number) for number in range(3)]
+        for number in range(3):
+            self.nodes.append(self.start(number))
         for number in range(3):
             self.until(lambda: self.administer(number, "status")[1] == 0)
         self.administer(0, "init", "--shards", 3, must=True)

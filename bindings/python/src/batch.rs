@@ -10,7 +10,8 @@ use crate::input::{octets, write_options};
 /// Changes that are written together.
 #[pyclass(frozen, subclass, module = "bitcask._bitcask", name = "Batch")]
 pub(crate) struct NativeBatch {
-    /// Locked only with the interpreter's lock, and so never for long. A write shares the changes.
+    /// Locked only with the interpreter's lock. A write shares the changes, and the first change
+    /// during a write copies them.
     batch: Mutex<Arc<Batch>>,
 }
 

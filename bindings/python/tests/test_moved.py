@@ -176,9 +176,11 @@ def test_a_store_that_is_collected_while_another_is_opened_is_closed_after_that(
     keepers = [Keeper(bitcaskpy.BitcaskStore(tmp_path))]
 
     def open_another():
-        with _moved._locked():
+        with _moved._lock:
             opening.set()
             assert collected.wait(60)
+        # As each holder of the lock does.
+        _moved._release_collected()
 
     def collect():
         assert opening.wait(60)
@@ -190,6 +192,26 @@ def test_a_store_that_is_collected_while_another_is_opened_is_closed_after_that(
 
     run_all(open_another, collect)
     bitcask.open(tmp_path, create=False).close()
+
+
+def test_a_signal_while_a_collected_store_is_closed_loses_no_share(tmp_path, monkeypatch):
+    keepers = [Keeper(bitcaskpy.BitcaskStore(tmp_path / "a"))]
+    with _moved._lock:
+        collecting = threading.Thread(target=keepers.clear)
+        collecting.start()
+        collecting.join()
+
+    def interrupted(store):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_moved.Store, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bitcaskpy.BitcaskStore(tmp_path / "b")
+    gc.collect()
+    for name in ("a", "b"):
+        bitcaskpy.BitcaskStore(tmp_path / name).close()
+        bitcask.open(tmp_path / name, create=False).close()
 
 
 def test_what_an_import_has_to_report_is_logged_although_the_opening_fails(tmp_path, caplog):

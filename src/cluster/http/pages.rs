@@ -16,13 +16,14 @@ use crate::cluster::map::MAP_GROUP;
 use crate::cluster::network::PeerTransport;
 use crate::cluster::network::messages::{PeerAnswer, PeerRequest};
 use crate::cluster::status::{GroupRole, GroupStatus, NodeStatus};
+use crate::raft::blocking;
 use crate::server::page;
 
 /// Time in which another node has to say how it is.
 const STATUS_TIME: Duration = Duration::from_secs(2);
 
-/// Maximum time since a majority has answered a leader, in milliseconds, with which it is well.
-const QUORUM_AGE_MAX: u64 = 10_000;
+/// Maximum time since a majority has answered a leader with which it is well.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// What `/health` says.
 #[derive(Serialize)]
@@ -39,12 +40,10 @@ pub(super) struct Health {
 pub(super) async fn health<T: PeerTransport>(
     State(state): State<HttpState<T>>,
 ) -> (StatusCode, Json<Health>) {
-    let status = state.node.status();
-    let (groups, node) = (status.groups.len(), status.id);
-    let is_led = |group: &&GroupStatus| {
-        group.leader.is_some() && group.quorum_age.is_none_or(|age| age < QUORUM_AGE_MAX)
-    };
-    let groups_led = status.groups.iter().filter(is_led).count();
+    // Without the stores, whose figures may wait for a disk that hangs.
+    let all = state.node.all_groups();
+    let (groups, node) = (all.len(), state.node.options.id);
+    let groups_led = all.iter().filter(|group| group.is_led(QUORUM_AGE_MAX)).count();
     let is_well = groups > 0 && groups_led == groups;
     let (code, status) = if is_well {
         (StatusCode::OK, "ok")
@@ -57,7 +56,7 @@ pub(super) async fn health<T: PeerTransport>(
 pub(super) async fn cluster<T: PeerTransport>(
     State(state): State<HttpState<T>>,
 ) -> Json<NodeStatus> {
-    Json(state.node.status())
+    Json(blocking(|| state.node.status()))
 }
 
 /// What a node says of itself, or why it says nothing.
@@ -74,7 +73,7 @@ pub(super) struct NodeReport {
 pub(super) async fn nodes<T: PeerTransport>(
     State(state): State<HttpState<T>>,
 ) -> Json<Vec<NodeReport>> {
-    let own = state.node.status();
+    let own = blocking(|| state.node.status());
     let mut asked = JoinSet::new();
     for entry in own.nodes.iter().filter(|entry| entry.id != own.id) {
         let (node, id, address) = (Arc::clone(&state.node), entry.id, entry.cluster.clone());
@@ -136,7 +135,7 @@ const FIGURES: &[GroupFigure] = &[
 
 /// The figures of all groups, for Prometheus.
 pub(super) async fn metrics<T: PeerTransport>(State(state): State<HttpState<T>>) -> String {
-    let status = state.node.status();
+    let status = blocking(|| state.node.status());
     let mut text = String::new();
     for (name, help, figure) in FIGURES {
         let _ = writeln!(text, "# HELP bitcask_cluster_{name} {help}.");

@@ -69,7 +69,7 @@ pub(in crate::resp) fn delex(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer
         },
         _ => return refused_with(wrong_arity("delex")),
     };
-    space.atomically(|space| {
+    space.atomically_on(&[key], |space| {
         let Some(holding) = space.get(key)? else { return Ok(Reply::Integer(0)) };
         let is_met = match (&condition, &holding) {
             (None, _) => true,

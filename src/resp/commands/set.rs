@@ -134,7 +134,7 @@ pub(in crate::resp) fn set(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
         put(space, key, value, life)?;
         return Ok(OK);
     }
-    space.atomically(|space| {
+    space.atomically_on(&[key], |space| {
         let old = space.get(key)?;
         if options.returns_old && matches!(old, Some(Holding::Hash(_))) {
             return refused(WRONG_TYPE);

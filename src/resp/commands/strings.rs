@@ -73,7 +73,8 @@ fn put_all(space: &mut Keyspace<'_>, pairs: &[(&Bytes, &Bytes)], only_new: bool)
         check_key(key)?;
         check_size(value.len())?;
     }
-    space.atomically(|space| {
+    let keys: Vec<&[u8]> = pairs.iter().map(|(key, _)| &***key).collect();
+    space.atomically_on(&keys, |space| {
         if only_new {
             for (key, _) in pairs {
                 if space.exists(key)? {

@@ -137,16 +137,26 @@ fn refusal(
     if token.is_some_and(|token| !token::is_valid(request.headers(), token)) {
         return Some(ApiFailure::unauthorized());
     }
-    // On other addresses, programs may know the machine under any name, and browsers may read.
-    let may_mislead = peer.is_none_or(|peer| peer.is_at_loopback) || is_of_page(request.headers());
-    let needs_plain_host = may_mislead && state.options.token.is_none();
-    if needs_plain_host && !host::is_plain(request.uri(), request.headers()) {
-        let detail = "without a token, the server has to be named by its address, such as \
-                      127.0.0.1, or by a name without a dot, such as `localhost`; use one of these, \
-                      or start it with a token";
+    if state.options.token.is_none() && may_mislead(state, request, peer) {
+        let detail = "without a token, the server has to be named `localhost` or by its address, \
+                      such as 127.0.0.1; use one of these, or start it with a token";
         return Some(ApiFailure::forbidden(detail));
     }
     None
+}
+
+/// Returns whether a request may be of a page that has reached the server under a name of its own.
+fn may_mislead(state: &ServerState, request: &Request, peer: Option<PeerAddress>) -> bool {
+    let (target, headers) = (request.uri(), request.headers());
+    if state.options.tls.is_some() {
+        // The browser has seen by the certificate that the name is the server's.
+        false
+    } else if peer.is_none_or(|peer| peer.is_at_loopback) {
+        !host::is_plain(target, headers)
+    } else {
+        // Programs may know the machine under any name, and browsers may read.
+        is_of_page(headers) && !host::is_local(target, headers)
+    }
 }
 
 /// Returns whether a page may have made a request, in a browser that says so. All of them say so if

@@ -15,8 +15,6 @@ import shutil
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Optional
 
 from ._errors import Closed, Error, StorageError
@@ -67,8 +65,12 @@ class Lease:
             self._shared, self._user = shared, user
             self._end = weakref.finalize(self, _collect, shared, user)
         finally:
-            for report in reports:
-                _tell(directory, system, report)
+            try:
+                # Only now: a signal during this must not lose the share.
+                _release_collected()
+            finally:
+                for report in reports:
+                    _tell(directory, system, report)
 
     @property
     def store(self) -> Store:
@@ -107,15 +109,6 @@ def _sync_store(shared: _Shared) -> Optional[Error]:
     return None
 
 
-@contextmanager
-def _locked() -> Iterator[None]:
-    try:
-        with _lock:
-            yield
-    finally:
-        _release_collected()
-
-
 def _acquire(
     directory: str, system: str, options: dict[str, Any], reports: list[dict[str, Any]]
 ) -> tuple[_Shared, object]:
@@ -123,7 +116,7 @@ def _acquire(
     reports, even if this fails.
     """
     key, user = (os.getpid(), directory), object()
-    with _locked():
+    with _lock:
         shared = _shared.get(key)
         if shared is not None:
             shared.users.add(user)
@@ -139,8 +132,11 @@ def _acquire(
 
 def _release(shared: _Shared, user: object) -> Optional[Error]:
     """Ends a user's share, and closes the store after the last one. Returns what went wrong."""
-    with _locked():
-        return _end_share(shared, user)
+    try:
+        with _lock:
+            return _end_share(shared, user)
+    finally:
+        _release_collected()
 
 
 def _end_share(shared: _Shared, user: object) -> Optional[Error]:
@@ -169,12 +165,19 @@ def _collect(shared: _Shared, user: object) -> None:
 def _release_collected() -> None:
     # If the lock is taken, its holder comes here after it has let go.
     while _collected and (lock := _lock).acquire(blocking=False):
+        share = None
         try:
+            share = _collected.popleft()
             # Nobody is left to hear of a failure. Recovery does the rest.
-            _end_share(*_collected.popleft())
+            _end_share(*share)
         except IndexError:
             # A collection within this one was faster.
             pass
+        except BaseException:
+            # A signal: the next call goes on.
+            if share is not None:
+                _collected.appendleft(share)
+            raise
         finally:
             lock.release()
 

@@ -67,7 +67,7 @@ class BitcaskClient:
         request_id = str(uuid.uuid4())
         headers = {"x-request-id": request_id, "content-type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        if not self.base_url.startswith(("http://", "https://")):
+        if not self.base_url.lower().startswith(("http://", "https://")):
             raise BitcaskConnectionError(
                 f"{self.base_url} is no address of a server: it has to begin with http:// or https://"
             )

@@ -143,7 +143,7 @@ class Segment:
             "size": entry.value_size,
             "timestamp": entry.timestamp,
         }
-        index_size = 0
+        size, entries, index_size = self.size, self.num_entries, 0
         with suppress(FileNotFoundError):
             index_size = os.path.getsize(self.index_filepath)
         try:
@@ -151,13 +151,15 @@ class Segment:
                 log.write(record)
             with open(self.index_filepath, "a", encoding="utf-8") as index:
                 index.write(json.dumps(row) + "\n")
+            self.size, self.num_entries = size + len(record), entries + 1
         except BaseException:
+            self.size, self.num_entries = size, entries
             self._undo_append(index_size)
             raise
-        self.size += len(record)
-        self.num_entries += 1
         if time.time() - self.last_sync >= self.metadata_sync_interval:
-            self._write_hint()
+            # The record is there. The sizes come from the log when it is opened.
+            with suppress(OSError):
+                self._write_hint()
 
     def _undo_append(self, index_size: int) -> None:
         """Removes what an append has left that failed, or ends the segment if that fails too."""
