@@ -1,5 +1,6 @@
 """The classes that read and write bitcaskpy's own files."""
 
+import errno
 import json
 import os
 import resource
@@ -199,6 +200,19 @@ def test_an_append_is_undone_if_its_line_in_the_index_fails(tmp_path):
         manager.append(entry(b"", b""))
     assert os.path.getsize(segment.filepath) == segment.size == 4 * 17
     assert os.path.getsize(segment.index_filepath) == index_size
+
+
+def test_a_record_is_there_although_the_sizes_cannot_be_noted(tmp_path, monkeypatch):
+    segment = Segment.new_segment(0, str(tmp_path))
+    segment.metadata_sync_interval = 0
+
+    def full():
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(segment, "_write_hint", full)
+    segment.append(entry(b"a", b"1"))
+    segment.append(entry(b"b", b"2"))
+    assert [one.key for _, one in segment.entries()] == [b"a", b"b"]
 
 
 def test_a_segment_ends_if_what_a_failed_append_has_left_cannot_be_removed(tmp_path, monkeypatch):

@@ -197,7 +197,8 @@ def test_a_store_that_is_collected_while_another_is_opened_is_closed_after_that(
 def test_a_signal_while_a_collected_store_is_closed_loses_no_share(tmp_path, monkeypatch):
     keepers = [Keeper(bitcaskpy.BitcaskStore(tmp_path / "a"))]
     with _moved._lock:
-        collecting = threading.Thread(target=keepers.clear)
+        # It does not wait for the lock, and leaves the store to the next holder.
+        collecting = threading.Thread(target=lambda: (keepers.clear(), gc.collect()))
         collecting.start()
         collecting.join()
 
