@@ -36,8 +36,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Shortest time between two reports of openraft that are noted.
 const REPORT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Longest time for a sign of a leader, in milliseconds. To hand a lead over takes up to eight times
-/// as long, for which others wait.
+/// Longest time for a sign of a leader, in milliseconds. To hand a lead over takes up to four times
+/// as long, and others wait for 15 s.
 const ELECTION_MAX: u64 = 3000;
 
 /// What openraft says of a group.

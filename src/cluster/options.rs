@@ -112,8 +112,8 @@ impl ClusterOptions {
 
     /// Sets how often a leader shows that it is there, and after what time without a sign of it
     /// the others elect a new one, in milliseconds. The second has to be at least five times the
-    /// first and at most 3,000, and the round trip between nodes far shorter than it. The default is
-    /// 250 and 1,500.
+    /// first and at most 3,000, and the round trip between nodes far shorter than it. The default
+    /// is 250 and 1,500.
     #[must_use]
     pub fn timing(mut self, heartbeat: u64, election: u64) -> Self {
         self.timing = Timing { heartbeat, election, ..self.timing };

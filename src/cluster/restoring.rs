@@ -3,8 +3,9 @@
 //!
 //! - Keys are read at the time of the backup, by no clock of today. Those that have expired since
 //!   are put too, and the leaders, whose time counts, remove them at once.
-//! - Any request may run twice. Those of a group run in their order, unless a node does not answer in
-//!   time: it may still run then what others have run meanwhile. The restore fails at its end then.
+//! - Any request may run twice. Those of a group run in their order, unless a node does not answer
+//!   in time: it may still run later what others have run meanwhile, so the restore fails at its
+//!   end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
