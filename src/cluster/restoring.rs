@@ -41,9 +41,9 @@ impl ClusterAdmin {
     ///
     /// [`Refused`](ClusterError::Refused) if the directory has no complete backup, or the cluster
     /// refuses a key; errors of the disk, and a group that does not work for a minute, as
-    /// [`Failed`](ClusterError::Failed); and those of [`join`](Self::join). Also `Failed` if all keys
-    /// were put, but a node did not answer in time: what it was sent may undo a part of that later,
-    /// so the restore has to be repeated once the node answers or was stopped.
+    /// [`Failed`](ClusterError::Failed); and those of [`join`](Self::join). Also `Failed` if all
+    /// keys were put, but a node did not answer in time: what it was sent may undo a part of that
+    /// later, so the restore has to be repeated once the node answers or was stopped.
     pub fn restore(&self, dir: impl AsRef<Path>) -> Result<u64, ClusterError> {
         let dir = dir.as_ref();
         let contents = read_contents(dir)?;
