@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::error::{ClusterError, failed};
 use super::map::MAP_GROUP;
 use super::network::messages::{PeerAnswer, PeerRequest};
-use super::network::{IdlePeers, PeerNetwork, Tcp};
+use super::network::{AskFailure, IdlePeers, PeerNetwork, Tcp};
 use super::status::NodeStatus;
 
 /// Time for what may have to send all data to a new node.
@@ -84,12 +84,26 @@ impl ClusterAdmin {
         request: &PeerRequest,
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
-        let (secret, idle) = (Arc::clone(&self.secret), Arc::clone(&self.idle));
-        let progress = Arc::default();
-        let network = PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress };
-        let mut connection = network.connection(address);
+        let mut connection = self.network(group).connection(address);
         let answer = self.runtime.block_on(connection.ask(request, time));
         answer.map_err(|error| ClusterError::Failed(format!("{address}: {error}")))
+    }
+
+    /// Returns the answer, or whether the node may have the request although it has not answered.
+    pub(super) fn ask_once(
+        &self,
+        address: &str,
+        group: u64,
+        request: &PeerRequest,
+    ) -> Result<PeerAnswer, AskFailure> {
+        let mut connection = self.network(group).connection(address);
+        self.runtime.block_on(connection.ask_once(request, self.answer_time))
+    }
+
+    fn network(&self, group: u64) -> PeerNetwork<Tcp> {
+        let (secret, idle) = (Arc::clone(&self.secret), Arc::clone(&self.idle));
+        let progress = Arc::default();
+        PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress }
     }
 
     fn order(&self, request: &PeerRequest, time: Duration) -> Result<(), ClusterError> {

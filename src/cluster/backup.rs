@@ -12,6 +12,7 @@ use super::admin::ClusterAdmin;
 use super::error::ClusterError;
 use super::map::MAP_GROUP;
 use super::network::messages::{LentFile, PeerAnswer, PeerRequest};
+use super::status::NodeStatus;
 use crate::fs::{self, Access, Fs};
 
 /// Name of the file that completes a backup.
@@ -65,7 +66,10 @@ impl ClusterAdmin {
         if Fs::DISK.exists(dir) {
             return Err(ClusterError::Refused(format!("{} exists", dir.display())));
         }
-        let shards = self.status()?.shards;
+        let status = self.ask_patiently(MAP_GROUP, &PeerRequest::Status, self.answer_time)?;
+        let PeerAnswer::Status(NodeStatus { shards, .. }) = status else {
+            return Err(odd("the question for the status"));
+        };
         let none = || ClusterError::Refused("the node belongs to no cluster".to_owned());
         let shards = shards.ok_or_else(none)?;
         let mut indexes = Vec::new();

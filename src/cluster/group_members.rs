@@ -21,13 +21,12 @@ use super::proposer::deposed;
 const STEP_TIME: Duration = Duration::from_secs(10);
 
 impl RaftGroup {
-    /// Has a node receive the log. It does not vote yet, if it did not before. Returns whether it
-    /// was no member before.
+    /// Has a node receive the log. It does not vote yet, if it did not before.
     pub(super) async fn add_learner(
         self: &Arc<Self>,
         id: u64,
         address: String,
-    ) -> Result<bool, ClusterError> {
+    ) -> Result<(), ClusterError> {
         let group = Arc::clone(self);
         finished(async move {
             // Whoever does not lead any more may not know of the latest change.
@@ -37,11 +36,9 @@ impl RaftGroup {
             let node = BasicNode::new(address);
             let is_voter = membership.voter_ids().any(|voter| voter == id);
             if is_voter || membership.get_node(&id) == Some(&node) {
-                return Ok(false);
+                return Ok(());
             }
-            let is_new = membership.get_node(&id).is_none();
-            group.change(ChangeMembers::SetNodes([(id, node)].into())).await?;
-            Ok(is_new)
+            group.change(ChangeMembers::SetNodes([(id, node)].into())).await
         })
         .await
     }
@@ -150,9 +147,9 @@ fn has_caught_up(metrics: &GroupMetrics, id: u64, lag_max: u64) -> bool {
 
 /// Waits for a change of the members, which goes on although nobody waits any more. openraft makes
 /// the second of its two steps where the first was asked for.
-async fn finished<R: Send + 'static>(
-    change: impl Future<Output = Result<R, ClusterError>> + Send + 'static,
-) -> Result<R, ClusterError> {
+async fn finished(
+    change: impl Future<Output = Result<(), ClusterError>> + Send + 'static,
+) -> Result<(), ClusterError> {
     tokio::spawn(change).await.map_err(|error| stopped(&error))?
 }
 

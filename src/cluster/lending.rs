@@ -37,7 +37,9 @@ impl<T: PeerTransport> Node<T> {
         self: &Arc<Self>,
         group: &RaftGroup,
     ) -> Result<PeerAnswer, ClusterError> {
-        self.catch_up(group).await?;
+        // Whatever is in the way may pass, and the administrator asks again.
+        let is_fresh = self.catch_up(group).await;
+        is_fresh.map_err(|_| ClusterError::NotLeader { leader: None })?;
         let (copy, index) = blocking(|| group.state().copy())?;
         let files = blocking(|| copy.files())?;
         let files = files.into_iter().map(|it| LentFile { name: it.name, size: it.size }).collect();

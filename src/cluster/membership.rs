@@ -162,25 +162,26 @@ impl<T: PeerTransport> Node<T> {
         id: u64,
         address: String,
     ) -> Result<(), ClusterError> {
-        self.check_wanted(id).await?;
-        let is_new = group.add_learner(id, address).await?;
+        self.check_wanted(group, id).await?;
+        group.add_learner(id, address).await?;
         // A removal marks the number before it looks for the node in the groups. So if it has not
         // found it in this one, the mark is there by now.
-        if is_new && let Err(failure) = self.check_wanted(id).await {
-            group.remove_member(id).await?;
-            return Err(failure);
-        }
+        self.check_wanted(group, id).await?;
         group.add_voter(id).await
     }
 
-    /// Returns an error if a node was removed, or is being removed.
-    async fn check_wanted(&self, id: u64) -> Result<(), ClusterError> {
+    /// Returns an error if a node was removed, or is being removed. It does not stay a learner of
+    /// the group then.
+    async fn check_wanted(&self, group: &Arc<RaftGroup>, id: u64) -> Result<(), ClusterError> {
         let Some(map) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
         let is_fresh = self.catch_up(&map).await;
         is_fresh.map_err(|_| ClusterError::NotLeader { leader: None })?;
         if map.map().removed.contains(&id) {
+            if group.metrics().membership_config.membership().learner_ids().any(|it| it == id) {
+                group.remove_member(id).await?;
+            }
             return Err(ClusterError::Refused(format!(
                 "node {id} was removed, or is being removed: repeat the removal, and give the node a \
                  number that none has had"

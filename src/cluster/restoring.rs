@@ -18,6 +18,7 @@ use super::backup::{PAUSE, odd, of_group, read_contents};
 use super::consensus::{Consensus, Request};
 use super::error::ClusterError;
 use super::map::MAP_GROUP;
+use super::network::AskFailure;
 use super::network::messages::{PeerAnswer, PeerRequest, WriteOutcome};
 use crate::error::{Error, shown_key};
 use crate::raft::open_copy;
@@ -210,7 +211,7 @@ impl SentBatches<'_> {
             let next = || self.nodes.get(self.failures % self.nodes.len()).cloned();
             let address = known.or_else(next).unwrap_or_default();
             let asked = Instant::now();
-            match self.admin.try_ask(&address, group, &request, self.admin.answer_time) {
+            match self.admin.ask_once(&address, group, &request) {
                 Ok(PeerAnswer::Written(WriteOutcome::Replies(Some(replies)))) => {
                     self.leaders.insert(group, address);
                     return Ok(Sent::Replies(replies));
@@ -224,8 +225,10 @@ impl SentBatches<'_> {
                     self.leaders.insert(group, leader);
                 }
                 Ok(answer) => why = format!("{address}: {}", shown(answer)),
-                Err(failure) => {
-                    why = failure.to_string();
+                Err(AskFailure::NotSent) => why = format!("{address} cannot be reached"),
+                Err(AskFailure::Unknown) => {
+                    why = format!("{address} does not answer");
+                    // Otherwise the connection has ended, and what was sent by it with it.
                     if asked.elapsed() >= self.admin.answer_time {
                         self.silent.insert(address);
                     }

@@ -1,7 +1,7 @@
 //! Numbers as Redis reads and writes them.
 //!
 //! - Sums of decimal fractions are exact up to 17 places behind the point, as people expect them:
-//!   0.1 + 0.2 is 0.3. Beyond 21 digits in front of it they are those of an `f64`.
+//!   0.1 + 0.2 is 0.3. From 21 digits in front of it on, they are those of an `f64`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -110,9 +110,13 @@ impl ScriptedNodes {
     }
 }
 
-/// An administrator that does not wait long for an answer.
 fn admin(address: &str) -> ClusterAdmin {
-    let mut admin = ClusterAdmin::new(address, SECRET).unwrap();
+    ClusterAdmin::new(address, SECRET).unwrap()
+}
+
+/// An administrator that does not wait long for nodes that hang.
+fn impatient(address: &str) -> ClusterAdmin {
+    let mut admin = admin(address);
     admin.answer_time = Duration::from_millis(300);
     admin
 }
@@ -140,6 +144,7 @@ fn stopped() -> Deed {
 
 /// Restores by a node that names a former leader once, and leads itself after that.
 fn restore_past(
+    admin: fn(&str) -> ClusterAdmin,
     former: impl Fn(usize) -> Deed + Send + Sync + 'static,
 ) -> Result<u64, ClusterError> {
     let nodes = ScriptedNodes::new();
@@ -158,14 +163,15 @@ fn restore_past(
 
 #[test]
 fn a_leader_that_has_stopped_is_not_asked_for_ever() {
-    assert_eq!(restore_past(|asked| if asked == 0 { stopped() } else { nobody_leads() }), Ok(1));
-    assert_eq!(restore_past(|_| nobody_leads()), Ok(1));
+    let stops = |asked| if asked == 0 { stopped() } else { nobody_leads() };
+    assert_eq!(restore_past(admin, stops), Ok(1));
+    assert_eq!(restore_past(admin, |_| nobody_leads()), Ok(1));
 }
 
 /// It may run later what it was sent, and undo what others have run meanwhile.
 #[test]
 fn a_leader_that_does_not_answer_is_not_waited_for_but_the_restore_has_to_be_repeated() {
-    let failure = restore_past(|_| Deed::Hang).unwrap_err().to_string();
+    let failure = restore_past(impatient, |_| Deed::Hang).unwrap_err().to_string();
     assert!(failure.starts_with("1 keys were put, but 127.0.0.1:"), "{failure}");
 }
 
@@ -180,7 +186,8 @@ fn a_restore_goes_on_when_its_own_node_does_not() {
             _ if is_hanging => Deed::Hang,
             _ => stopped(),
         });
-        let restored = admin(&here).restore(nodes.backup().path());
+        let admin = if is_hanging { impatient(&here) } else { admin(&here) };
+        let restored = admin.restore(nodes.backup().path());
         assert_eq!(restored.is_err(), is_hanging, "{restored:?}");
         assert!(nodes.has_key());
     }
@@ -255,7 +262,7 @@ fn a_copy_and_its_pieces_are_asked_for_again() {
         })
     });
     let copy = dir.path().join("copy");
-    admin(&here).backup(&copy).unwrap();
+    impatient(&here).backup(&copy).unwrap();
     assert!(asked.load(Ordering::Relaxed) >= 5);
     assert_eq!(std::fs::read(copy.join("group-1/MANIFEST")).unwrap(), b"MANIFE");
 }

@@ -173,8 +173,8 @@ def _release_collected() -> None:
         except IndexError:
             # A collection within this one was faster.
             pass
-        except BaseException:
-            # A signal: the next call goes on.
+        except KeyboardInterrupt:
+            # The next call goes on.
             if share is not None:
                 _collected.appendleft(share)
             raise

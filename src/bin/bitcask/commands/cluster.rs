@@ -49,8 +49,8 @@ pub(crate) struct ClusterArgs {
     /// How often a leader shows that it is there, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 250, requires = "cluster")]
     cluster_heartbeat: u64,
-    /// How long a node waits for a sign of a leader, in milliseconds. A failover takes three to
-    /// four times as long.
+    /// How long a node waits for a sign of a leader, in milliseconds: at least five times as long,
+    /// and at most 3,000. A failover takes three to four times as long.
     #[arg(long, value_name = "MS", default_value_t = 1500, requires = "cluster")]
     cluster_election: u64,
     /// File with what all nodes of the cluster know, and others do not.
