@@ -69,24 +69,13 @@ impl ClusterAdmin {
         request: &PeerRequest,
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
-        match self.try_ask(address, group, request, time)? {
-            PeerAnswer::Failed(reason) => Err(ClusterError::Refused(reason)),
-            PeerAnswer::AskLeader { leader, .. } => Err(ClusterError::NotLeader { leader }),
-            answer => Ok(answer),
-        }
-    }
-
-    /// Returns the answer, also if it is that the node cannot.
-    pub(super) fn try_ask(
-        &self,
-        address: &str,
-        group: u64,
-        request: &PeerRequest,
-        time: Duration,
-    ) -> Result<PeerAnswer, ClusterError> {
         let mut connection = self.network(group).connection(address);
-        let answer = self.runtime.block_on(connection.ask(request, time));
-        answer.map_err(|error| ClusterError::Failed(format!("{address}: {error}")))
+        match self.runtime.block_on(connection.ask(request, time)) {
+            Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),
+            Ok(PeerAnswer::AskLeader { leader, .. }) => Err(ClusterError::NotLeader { leader }),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(failed(&format!("{address}: {error}"))),
+        }
     }
 
     /// Returns the answer, or whether the node may have the request although it has not answered.

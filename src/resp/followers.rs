@@ -107,7 +107,7 @@ struct FeedFollower {
     expiring: ExpiringKeys,
     /// Up to when all changes have been received.
     reached: SystemTime,
-    /// Whether the feed has ended and could not be resumed yet, which caches were told.
+    /// Whether the feed has ended and could not be resumed yet. Caches were told so.
     is_cut_off: bool,
 }
 
@@ -156,9 +156,9 @@ impl FeedFollower {
         resumed.ok().map(|(changes, _)| changes)
     }
 
-    /// Returns whether caches are told that everything has changed, once the feed goes on with or
-    /// without a gap, or does not go on: once while the store cannot be read, and not each time
-    /// that this is tried.
+    /// Returns whether to tell caches that everything has changed. The caller says whether the feed
+    /// goes on with a gap or without one, or does not go on. While it does not, caches are told the
+    /// first time, and not at each attempt.
     fn has_to_tell(&mut self, is_gap: Option<bool>) -> bool {
         let was_cut_off = std::mem::replace(&mut self.is_cut_off, is_gap.is_none());
         is_gap.unwrap_or(!was_cut_off)

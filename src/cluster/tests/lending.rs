@@ -77,7 +77,7 @@ async fn a_copy_that_nobody_reads_is_removed() {
     tokio::time::pause();
     let (copy, _, files) = lend(&node, &group).await;
     let name = files[0].name.clone();
-    // As long as it is read, it stays.
+    // The copy stays as long as somebody reads it.
     for _ in 0..3 {
         tokio::time::sleep(UNREAD_MAX * 2 / 3).await;
         assert!(node.lent_piece(1, copy, &name, 0).is_ok());

@@ -154,7 +154,7 @@ impl OneNode {
         let command = line.split(' ').map(|arg| arg.to_owned().into()).collect();
         let request = Request::Commands(CommandsRequest::new(vec![command], Vec::new()));
         let (address, request) = (&self.admin.address, PeerRequest::Write(request));
-        let answer = self.admin.try_ask(address, 1, &request, Duration::from_secs(15)).unwrap();
+        let answer = self.admin.ask(address, 1, &request, Duration::from_secs(15)).unwrap();
         let PeerAnswer::Written(WriteOutcome::Replies(Some(mut replies))) = answer else {
             panic!("{answer:?}")
         };
