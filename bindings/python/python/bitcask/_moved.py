@@ -165,19 +165,12 @@ def _collect(shared: _Shared, user: object) -> None:
 def _release_collected() -> None:
     # If the lock is taken, its holder comes here after it has let go.
     while _collected and (lock := _lock).acquire(blocking=False):
-        share = None
         try:
-            share = _collected.popleft()
-            # Nobody is left to hear of a failure. Recovery does the rest.
-            _end_share(*share)
-        except IndexError:
-            # A collection within this one was faster.
-            pass
-        except KeyboardInterrupt:
-            # The next call goes on.
-            if share is not None:
-                _collected.appendleft(share)
-            raise
+            # Another thread may have been faster.
+            if _collected:
+                _end_share(*_collected[0])
+                # An exception, such as Ctrl-C, has left it to the next call.
+                _collected.popleft()
         finally:
             lock.release()
 
