@@ -87,7 +87,7 @@ fn a_key_that_exists_throughout_is_returned_whatever_happens_between_calls() {
         for key in &there {
             db.put(key, "0").unwrap();
         }
-        for round in 0..6 {
+        for round in 0..3 {
             let (mut seen, mut next) = (BTreeSet::new(), Some(0));
             while let Some(cursor) = next {
                 let count = 1 + usize::try_from(random.below(6)).unwrap();
