@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::{arg, help, integer};
+use crate::resp::clustered::refusal_of;
 use crate::resp::encoding::decode_key;
 use crate::resp::refusal::{Answer, refused};
 use crate::resp::reply::{OK, Reply};
@@ -186,7 +187,7 @@ fn each_key_in(session: &Session, slot: &[u8], mut each: impl FnMut(&[u8]) -> bo
     let Some(shards) = &session.state.options.shards else { return refused(DISABLED) };
     let slot = u16::try_from(integer(slot)?).ok().filter(|slot| *slot < SLOT_COUNT);
     let Some(slot) = slot else { return refused("ERR Invalid or out of range slot") };
-    let Ok(keys) = shards.keys(shards.shard_of(slot)) else { return Ok(()) };
+    let keys = shards.keys(shards.shard_of(slot)).map_err(|failure| refusal_of(slot, failure))?;
     for stored in keys.database.store.keys_unordered() {
         let stored = stored?;
         if let Some(key) = decode_key(&stored)
