@@ -27,9 +27,26 @@ impl<T: PeerTransport> Node<T> {
         group: &RaftGroup,
         request: Request,
     ) -> Result<Answered, ClusterError> {
-        let mut leader = self.leader_elsewhere(group).filter(|_| self.options.forwards);
-        if leader.is_none() {
+        if !self.options.forwards {
             return group.write(request).await;
+        }
+        self.write_beginning_at(self.leader_elsewhere(group), group, request).await
+    }
+
+    /// Has a request applied by a node, or by the one that has become the leader meanwhile. `None`
+    /// is this node.
+    async fn write_beginning_at(
+        &self,
+        mut leader: Option<(u64, String)>,
+        group: &RaftGroup,
+        request: Request,
+    ) -> Result<Answered, ClusterError> {
+        if leader.is_none() {
+            match group.write(request.clone()).await {
+                // Nothing was done: this node has lost the lead before it came to the request.
+                Err(ClusterError::NotLeader { leader: Some(id) }) => leader = self.at_address(id),
+                answered => return answered,
+            }
         }
         check_size(&request)?;
         let request = PeerRequest::Write(request);
@@ -58,9 +75,21 @@ impl<T: PeerTransport> Node<T> {
 
     /// Does the same, and asks the leader if that is another node.
     pub(super) async fn catch_up(&self, group: &RaftGroup) -> Result<(), ClusterError> {
-        let mut leader = self.leader_elsewhere(group);
+        self.catch_up_with(self.leader_elsewhere(group), group).await
+    }
+
+    /// Does the same with a node, or with the one that has become the leader meanwhile. `None` is
+    /// this node.
+    async fn catch_up_with(
+        &self,
+        mut leader: Option<(u64, String)>,
+        group: &RaftGroup,
+    ) -> Result<(), ClusterError> {
         if leader.is_none() {
-            return group.read_index().await;
+            match group.read_index().await {
+                Err(ClusterError::NotLeader { leader: Some(id) }) => leader = self.at_address(id),
+                confirmed => return confirmed,
+            }
         }
         let nobody = ClusterError::NotLeader { leader: None };
         for _ in 0..ATTEMPTS {
@@ -87,8 +116,11 @@ impl<T: PeerTransport> Node<T> {
 
     /// Returns the leader of a group and its address, if that is another node.
     fn leader_elsewhere(&self, group: &RaftGroup) -> Option<(u64, String)> {
-        let leader = group.leader().filter(|leader| *leader != self.options.id)?;
-        self.address_of(leader).map(|address| (leader, address))
+        self.at_address(group.leader().filter(|leader| *leader != self.options.id)?)
+    }
+
+    fn at_address(&self, node: u64) -> Option<(u64, String)> {
+        self.address_of(node).map(|address| (node, address))
     }
 
     /// Answers a node that has forwarded a write.
@@ -137,5 +169,50 @@ impl WriteOutcome {
                 Err(failed(&format!("node {node} does not take part: {reason}")))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::network::Tcp;
+    use crate::cluster::network::server::serve;
+    use crate::cluster::options::ClusterOptions;
+    use crate::resp::CommandsRequest;
+    use bytes::Bytes;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+
+    async fn started(id: u64, dir: &tempfile::TempDir) -> Arc<Node<Tcp>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = ClusterOptions::new(id, dir.path().join(id.to_string()), "secret");
+        let options = options.listen(listener.local_addr().unwrap().to_string()).forward(true);
+        let node = Node::start(options, Tcp).await.unwrap();
+        let peer = Arc::new(Arc::clone(&node));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&peer)));
+            }
+        });
+        node
+    }
+
+    /// While requests wait, a node may lose the lead. So one is asked here that does not lead.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_waits_at_a_node_that_loses_the_lead_goes_on_to_the_next_leader() {
+        let dir = tempfile::tempdir().unwrap();
+        let (founder, second) = (started(1, &dir).await, started(2, &dir).await);
+        founder.init(1).await.unwrap();
+        second.join(&founder.options.listen).await.unwrap();
+        let group = second.group(1).unwrap();
+        let wait = group.raft.wait(Some(PATIENCE));
+        wait.current_leader(1, "the second node knows the leader").await.unwrap();
+        let command = ["SET", "key", "value"].map(Bytes::from).to_vec();
+        let request = Request::Commands(CommandsRequest::new(vec![command], Vec::new()));
+        let written = second.write_beginning_at(None, &group, request).await.unwrap();
+        assert!(matches!(written, Answered::Replies(Some(_))), "{written:?}");
+        second.catch_up_with(None, &group).await.unwrap();
+        second.stop().await;
+        founder.stop().await;
     }
 }
