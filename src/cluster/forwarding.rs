@@ -35,7 +35,7 @@ impl<T: PeerTransport> Node<T> {
 
     /// Has a request applied by a node, or by the one that has become the leader meanwhile. `None`
     /// is this node.
-    async fn write_beginning_at(
+    pub(super) async fn write_beginning_at(
         &self,
         mut leader: Option<(u64, String)>,
         group: &RaftGroup,
@@ -80,7 +80,7 @@ impl<T: PeerTransport> Node<T> {
 
     /// Does the same with a node, or with the one that has become the leader meanwhile. `None` is
     /// this node.
-    async fn catch_up_with(
+    pub(super) async fn catch_up_with(
         &self,
         mut leader: Option<(u64, String)>,
         group: &RaftGroup,
@@ -169,50 +169,5 @@ impl WriteOutcome {
                 Err(failed(&format!("node {node} does not take part: {reason}")))
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::network::Tcp;
-    use crate::cluster::network::server::serve;
-    use crate::cluster::options::ClusterOptions;
-    use crate::resp::CommandsRequest;
-    use bytes::Bytes;
-    use std::sync::Arc;
-    use tokio::net::TcpListener;
-
-    async fn started(id: u64, dir: &tempfile::TempDir) -> Arc<Node<Tcp>> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let options = ClusterOptions::new(id, dir.path().join(id.to_string()), "secret");
-        let options = options.listen(listener.local_addr().unwrap().to_string()).forward(true);
-        let node = Node::start(options, Tcp).await.unwrap();
-        let peer = Arc::new(Arc::clone(&node));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&peer)));
-            }
-        });
-        node
-    }
-
-    /// While requests wait, a node may lose the lead. So one is asked here that does not lead.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_waits_at_a_node_that_loses_the_lead_goes_on_to_the_next_leader() {
-        let dir = tempfile::tempdir().unwrap();
-        let (founder, second) = (started(1, &dir).await, started(2, &dir).await);
-        founder.init(1).await.unwrap();
-        second.join(&founder.options.listen).await.unwrap();
-        let group = second.group(1).unwrap();
-        let wait = group.raft.wait(Some(PATIENCE));
-        wait.current_leader(1, "the second node knows the leader").await.unwrap();
-        let command = ["SET", "key", "value"].map(Bytes::from).to_vec();
-        let request = Request::Commands(CommandsRequest::new(vec![command], Vec::new()));
-        let written = second.write_beginning_at(None, &group, request).await.unwrap();
-        assert!(matches!(written, Answered::Replies(Some(_))), "{written:?}");
-        second.catch_up_with(None, &group).await.unwrap();
-        second.stop().await;
-        founder.stop().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -37,10 +38,17 @@ impl CountedShards {
 
 impl ClusterShards for CountedShards {
     fn topology(&self) -> Topology {
-        let node = |id| TopologyNode { id, host: "host".to_owned(), port: 1 };
-        let (slots, members) = (0..=SLOT_COUNT - 1, vec![1, 2]);
-        let shard = TopologyShard { number: 1, slots, leader: Some(2), members };
-        Topology { me: 1, epoch: 1, nodes: vec![node(1), node(2)], shards: vec![shard] }
+        let host = || "host".to_owned();
+        let node = |id| TopologyNode { id, host: host(), port: 1, is_silent: id == 3 };
+        let shard = TopologyShard {
+            number: 1,
+            slots: 0..=SLOT_COUNT - 1,
+            leader: Some(2),
+            members: vec![1, 2, 3],
+            offsets: [(1, 40), (2, 42)].into(),
+            age: Duration::from_millis(1234),
+        };
+        Topology { me: 1, epoch: 1, nodes: (1..=3).map(node).collect(), shards: vec![shard] }
     }
 
     fn forwards(&self) -> bool {
@@ -100,4 +108,29 @@ fn keys_of_a_slot_are_not_said_to_be_none_if_the_shard_has_stopped() {
     *shards.failure.lock().unwrap() = Some(ShardFailure::NoLeader);
     let refused = "-CLUSTERDOWN Hash slot not served\r\n";
     assert_eq!(replies(), format!("{refused}{refused}"));
+}
+
+#[test]
+fn nodes_that_do_not_answer_are_shown_as_such_and_the_age_of_each_shard() {
+    let (_keys, shards) = CountedShards::new();
+    let (_dir, state) = state_with(RespOptions::new().shards(shards));
+    let mut session = session(&state);
+    let mut reply = |line| {
+        session.run(&args(line));
+        sent(&mut session).replace("\r\n", " ")
+    };
+    let nodes = reply("CLUSTER NODES");
+    assert_eq!(nodes.matches(" connected").count(), 2, "{nodes}");
+    let silent = format!("3 host:1@10001 slave,fail? {:040x} 0 0 1 disconnected", 2);
+    assert!(nodes.contains(&silent), "{nodes}");
+    let shards = reply("CLUSTER SHARDS");
+    let of = |offset, health| format!("replication-offset :{offset} $6 health {health} ");
+    for (node, offset, health) in [(1, 40, "$6 online"), (2, 42, "$6 online"), (3, 0, "$4 fail")] {
+        let shown = shards.split(&format!("{node:040x} ")).nth(1).unwrap();
+        let shown = shown.split('%').next().unwrap();
+        assert!(shown.contains(&of(offset, health)), "{node}: {shards}");
+    }
+    let info = reply("CLUSTER INFO");
+    assert!(info.contains(" cluster_shard_1_age_ms:1234 "), "{info}");
+    assert!(info.contains(" cluster_slots_pfail:0 "), "{info}");
 }

@@ -25,8 +25,10 @@ use tokio::task::JoinHandle;
 use super::entries::EntriesName;
 use super::messages::{MESSAGE_SIZE_MAX, PEER_PATH, PeerAnswer, PeerRequest, Recipient};
 use super::progress::SnapshotProgress;
+use super::silence::SilentPeers;
 use super::transport::PeerTransport;
 use crate::cluster::consensus::Consensus;
+use crate::cluster::state_age::StateAge;
 
 /// Maximum number of connections to an address that nobody uses.
 const IDLE_MAX: usize = 64;
@@ -46,12 +48,16 @@ pub(crate) struct PeerNetwork<T> {
     pub(crate) idle: Arc<IdlePeers>,
     /// The snapshots that the group is sending.
     pub(crate) progress: Arc<SnapshotProgress>,
+    /// What the node knows of the age of the group's state.
+    pub(crate) age: Arc<StateAge>,
 }
 
 /// Connections that nobody uses, by address. openraft asks for a new connection for each question
 /// whether a leader still leads.
 #[derive(Debug, Default)]
 pub(crate) struct IdlePeers {
+    /// The nodes that do not answer on any connection.
+    pub(crate) silent: SilentPeers,
     /// Lock 9: the connections, each only for a moment.
     by_address: Mutex<BTreeMap<String, Vec<SendRequest<Body>>>>,
 }
@@ -137,6 +143,12 @@ impl<T: PeerTransport> PeerNetwork<T> {
         let (network, address) = (self.clone(), address.to_owned());
         PeerConnection { network, address, target, sender: None, sending: None }
     }
+
+    /// Returns a request to append entries, as this node sends it now.
+    fn appending(&self, rpc: AppendEntriesRequest<Consensus>) -> PeerRequest {
+        let age = self.age.answered().map(|age| age.as_millis());
+        PeerRequest::Append(rpc, age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)))
+    }
 }
 
 impl<T: PeerTransport> PeerConnection<T> {
@@ -147,8 +159,14 @@ impl<T: PeerTransport> PeerConnection<T> {
         request: &PeerRequest,
         time: Duration,
     ) -> io::Result<PeerAnswer> {
+        if let Some(target) = self.target {
+            self.network.idle.silent.asked(target);
+        }
         let asked = tokio::time::timeout(time, self.ask_patiently(request)).await;
         let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Some(target) = self.target.filter(|_| asked.is_ok()) {
+            self.network.idle.silent.heard(target);
+        }
         if asked.is_err() {
             self.sender = None;
         }
@@ -265,7 +283,8 @@ impl<T: PeerTransport> PeerConnection<T> {
         let mut connection = self.network.connection_to(self.target, &self.address);
         connection.sender = self.sender.take();
         let task = tokio::spawn(async move {
-            let answer = connection.ask(&PeerRequest::Append(rpc), ENTRIES_TIME).await;
+            let request = connection.network.appending(rpc);
+            let answer = connection.ask(&request, ENTRIES_TIME).await;
             (connection, answer)
         });
         let sending = self.sending.insert(SendingEntries { entries, task });
@@ -318,7 +337,7 @@ impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
         // Only what has entries may outlive the one that sends it. It is asked for once per
         // heartbeat, and the question whether a leader still leads as often as clients read.
         let answer = if rpc.entries.is_empty() {
-            self.ask(&PeerRequest::Append(rpc), option.hard_ttl()).await
+            self.ask(&self.network.appending(rpc), option.hard_ttl()).await
         } else {
             self.append(rpc).await
         };
@@ -375,9 +394,9 @@ mod tests {
             // Until the other side is done.
             drop(stream.read_to_end(&mut Vec::new()).await);
         });
-        let (idle, progress) = (Arc::default(), Arc::default());
-        let (cluster, secret) = (None, Arc::from("secret"));
-        let network = PeerNetwork { transport: Tcp, group: 1, cluster, secret, idle, progress };
+        let (idle, progress, age) = (Arc::default(), Arc::default(), Arc::default());
+        let (transport, cluster, secret) = (Tcp, None, Arc::from("secret"));
+        let network = PeerNetwork { transport, group: 1, cluster, secret, idle, progress, age };
         let mut connection = network.connection_to(Some(1), &address);
         connection.ask_once(&PeerRequest::ReadIndex, ENTRIES_TIME).await
     }
