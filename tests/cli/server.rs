@@ -281,7 +281,7 @@ fn a_node_that_is_open_to_the_network_says_so() {
         command.args(["--host", host, "--port", "0", "--insecure"]);
         let mut child = command.spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-        while !out.next().unwrap().unwrap().starts_with("serving data") {}
+        while !out.next().unwrap().unwrap().contains(" at http://") {}
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let (mut log, warning) = (String::new(), "open_to_the_network");
