@@ -124,7 +124,7 @@ fn epoch(client: &mut Client) -> String {
 
 #[test]
 fn clients_are_told_how_the_cluster_is() {
-    let trio = Trio::new();
+    let mut trio = Trio::new();
     for at in 0..3 {
         let mut client = trio.client(at);
         patiently(|| {
@@ -169,6 +169,16 @@ fn clients_are_told_how_the_cluster_is() {
             assert!(!offset.starts_with("(0)"), "{shown}");
         }
     }
+    // A leader asks all the others, so it notices that one is gone.
+    drop(trio.nodes.pop());
+    patiently(|| {
+        let shown = [0, 1].map(|at| trio.client(at).run("CLUSTER NODES").unwrap());
+        let lines = shown.iter().flat_map(|shown| shown.lines());
+        let is_lost = |line: &&str| line.trim_start_matches('\'').starts_with(&name(3));
+        let mut lost = lines.filter(is_lost);
+        let is_shown = lost.any(|line| line.contains(",fail? ") && line.contains("disconnected"));
+        if is_shown { Ok(()) } else { Err(format!("{shown:?}")) }
+    });
 }
 
 /// Runs a command at the leader of the shard of a key.
