@@ -225,29 +225,34 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|char: char| !char.is_alphanumeric() && char != '_').filter(|word| !word.is_empty())
 }
 
-/// Returns the names of openraft that a file imports, and `openraft` itself.
+/// Returns the names by which a file can name types of openraft without other files: those that it
+/// imports, and those that it gives them itself.
 fn openraft_names(path: &Path) -> BTreeSet<String> {
     let items = items(path);
     let uses = items.iter().filter_map(|item| item.head.strip_prefix("use openraft::"));
     let names = uses.flat_map(words).filter(|name| name.starts_with(char::is_uppercase));
-    names.chain(["openraft"]).map(str::to_owned).collect()
+    let mut names: BTreeSet<String> = names.chain(["openraft"]).map(str::to_owned).collect();
+    let own = openraft_aliases(&items, &names);
+    names.extend(own.map(str::to_owned).collect::<Vec<_>>());
+    names
 }
 
-/// Returns the names that files give to types of openraft.
-fn openraft_aliases() -> BTreeSet<String> {
-    let mut aliases = BTreeSet::new();
-    for path in sources() {
-        let foreign = openraft_names(&path);
-        for item in items(&path) {
-            let alias = item.head.split_once("type ").map(|(_, alias)| alias);
-            if let Some((alias, means)) = alias.and_then(|alias| alias.split_once(" = "))
-                && words(means).any(|word| foreign.contains(word))
-            {
-                aliases.insert(name(alias).to_owned());
-            }
-        }
-    }
-    aliases
+/// Returns the names that items give to types which have these names.
+fn openraft_aliases<'a>(
+    items: &'a [Piece],
+    names: &BTreeSet<String>,
+) -> impl Iterator<Item = &'a str> {
+    items.iter().filter_map(|item| {
+        let (alias, means) = item.head.split_once("type ")?.1.split_once(" = ")?;
+        words(means).any(|word| names.contains(word)).then(|| name(alias))
+    })
+}
+
+/// Returns the names that a file gives to types of openraft, and that others can import.
+fn shared_aliases(path: &Path) -> BTreeSet<String> {
+    let mut items = items(path);
+    items.retain(|item| item.head.starts_with("pub"));
+    openraft_aliases(&items, &openraft_names(path)).map(str::to_owned).collect()
 }
 
 /// Fails if an item names a type of openraft, outside the module that is made for such.
@@ -281,8 +286,9 @@ fn listing() -> String {
         let functions = items(&path).into_iter().filter(|item| item.head.starts_with("pub fn "));
         listed.insert(module.to_owned(), functions.map(|item| item.line()).collect());
     }
-    let (mut heads, aliases) = (BTreeMap::new(), openraft_aliases());
-    let items = sources().into_iter().flat_map(|path| {
+    let (mut heads, sources) = (BTreeMap::new(), sources());
+    let aliases: BTreeSet<_> = sources.iter().flat_map(|path| shared_aliases(path)).collect();
+    let items = sources.into_iter().flat_map(|path| {
         let foreign = Arc::new(&openraft_names(&path) | &aliases);
         items(&path).into_iter().map(move |item| (item, Arc::clone(&foreign)))
     });
