@@ -91,8 +91,8 @@ impl ClusterAdmin {
 
     fn network(&self, group: u64) -> PeerNetwork<Tcp> {
         let (secret, idle) = (Arc::clone(&self.secret), Arc::clone(&self.idle));
-        let progress = Arc::default();
-        PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress }
+        let (progress, age) = (Arc::default(), Arc::default());
+        PeerNetwork { transport: Tcp, group, cluster: None, secret, idle, progress, age }
     }
 
     fn order(&self, request: &PeerRequest, time: Duration) -> Result<(), ClusterError> {

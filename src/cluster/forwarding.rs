@@ -27,9 +27,26 @@ impl<T: PeerTransport> Node<T> {
         group: &RaftGroup,
         request: Request,
     ) -> Result<Answered, ClusterError> {
-        let mut leader = self.leader_elsewhere(group).filter(|_| self.options.forwards);
-        if leader.is_none() {
+        if !self.options.forwards {
             return group.write(request).await;
+        }
+        self.write_beginning_at(self.leader_elsewhere(group), group, request).await
+    }
+
+    /// Has a request applied by a node, or by the one that has become the leader meanwhile. `None`
+    /// is this node.
+    pub(super) async fn write_beginning_at(
+        &self,
+        mut leader: Option<(u64, String)>,
+        group: &RaftGroup,
+        request: Request,
+    ) -> Result<Answered, ClusterError> {
+        if leader.is_none() {
+            match group.write(request.clone()).await {
+                // Nothing was done: this node has lost the lead before it came to the request.
+                Err(ClusterError::NotLeader { leader: Some(id) }) => leader = self.at_address(id),
+                answered => return answered,
+            }
         }
         check_size(&request)?;
         let request = PeerRequest::Write(request);
@@ -58,9 +75,21 @@ impl<T: PeerTransport> Node<T> {
 
     /// Does the same, and asks the leader if that is another node.
     pub(super) async fn catch_up(&self, group: &RaftGroup) -> Result<(), ClusterError> {
-        let mut leader = self.leader_elsewhere(group);
+        self.catch_up_with(self.leader_elsewhere(group), group).await
+    }
+
+    /// Does the same with a node, or with the one that has become the leader meanwhile. `None` is
+    /// this node.
+    pub(super) async fn catch_up_with(
+        &self,
+        mut leader: Option<(u64, String)>,
+        group: &RaftGroup,
+    ) -> Result<(), ClusterError> {
         if leader.is_none() {
-            return group.read_index().await;
+            match group.read_index().await {
+                Err(ClusterError::NotLeader { leader: Some(id) }) => leader = self.at_address(id),
+                confirmed => return confirmed,
+            }
         }
         let nobody = ClusterError::NotLeader { leader: None };
         for _ in 0..ATTEMPTS {
@@ -87,8 +116,11 @@ impl<T: PeerTransport> Node<T> {
 
     /// Returns the leader of a group and its address, if that is another node.
     fn leader_elsewhere(&self, group: &RaftGroup) -> Option<(u64, String)> {
-        let leader = group.leader().filter(|leader| *leader != self.options.id)?;
-        self.address_of(leader).map(|address| (leader, address))
+        self.at_address(group.leader().filter(|leader| *leader != self.options.id)?)
+    }
+
+    fn at_address(&self, node: u64) -> Option<(u64, String)> {
+        self.address_of(node).map(|address| (node, address))
     }
 
     /// Answers a node that has forwarded a write.

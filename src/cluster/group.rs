@@ -1,7 +1,7 @@
 //! One group of a node: its part of the log, its state, and the way for clients into both.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, Fatal, RaftError};
@@ -17,6 +17,7 @@ use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTrans
 use super::options::ClusterOptions;
 use super::proposer::{self, WaitingRequest, now};
 use super::read_index::{self, WaitingRead};
+use super::state_age::StateAge;
 use crate::options::{History, Options};
 use crate::raft::{LogStore, StateMachine};
 use crate::resp::ReplicatedKeys;
@@ -50,8 +51,8 @@ pub(crate) struct RaftGroup {
     state: StateMachine<Consensus, Applier>,
     writes: mpsc::Sender<WaitingRequest>,
     reads: mpsc::Sender<WaitingRead>,
-    /// Lock 9: when this node last had all that the leader had committed, since it was opened.
-    heard: Mutex<Option<Instant>>,
+    /// How old the state is.
+    age: Arc<StateAge>,
     /// When openraft last reported. It does not while it waits for the disk.
     reported: watch::Receiver<Instant>,
     /// Whether this node hands the lead over, and takes no requests meanwhile.
@@ -118,7 +119,7 @@ impl RaftGroup {
         let state = StateMachine::open_on(&options.env, &path, store, Applier::new())?;
         let log = log.purging_after(&state);
         let config = options.timing.config().validate().map_err(|error| failed(&error))?;
-        let sending = Arc::clone(&network.progress);
+        let (sending, age) = (Arc::clone(&network.progress), Arc::clone(&network.age));
         let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
         let raft = raft.map_err(|error| stopped(&error))?;
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
@@ -126,8 +127,7 @@ impl RaftGroup {
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
         let (noted, reported) = watch::channel(Instant::now());
-        tokio::spawn(note_reports(raft.metrics(), noted));
-        let heard = Mutex::default();
+        tokio::spawn(note_reports(raft.metrics(), noted, Arc::clone(&age)));
         let is_yielding = AtomicBool::new(false);
         Ok(Arc::new(Self {
             number,
@@ -135,7 +135,7 @@ impl RaftGroup {
             state,
             writes,
             reads,
-            heard,
+            age,
             reported,
             is_yielding,
             sending,
@@ -156,28 +156,18 @@ impl RaftGroup {
         leader_of(&self.raft.metrics().borrow())
     }
 
-    /// Notes that the leader was heard of, and that nothing is missing that it has committed.
-    pub(crate) fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// Notes that the leader was heard of, and that nothing is missing that it has committed. A
+    /// majority had answered it some time ago.
+    pub(crate) fn hear(&self, quorum_age: Duration) {
+        self.age.complete(quorum_age);
     }
 
-    /// Returns how long ago this node last had everything that the leader had committed, but for
-    /// the time of a heartbeat. If it has not heard of a leader since it was opened, that is the
-    /// age of the last entry, by the clocks of the two machines.
+    /// Returns how long ago this node last had everything that was committed, but for the time of a
+    /// heartbeat. If it has not heard of a leader since it was opened, that is the age of the last
+    /// entry, by the clocks of the two machines.
     pub(crate) fn state_age(&self) -> Duration {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        // A new leader may not have applied yet what was committed before.
-        let applied_term = metrics.last_applied.map(|it| it.leader_id.term);
-        if leader_of(&metrics) == Some(metrics.id)
-            && applied_term == Some(metrics.current_term)
-            && let Some(age) = self.quorum_age(&metrics)
-        {
-            return age;
-        }
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let since_entry = || Duration::from_micros(now().saturating_sub(self.state.store().time()));
-        heard.map_or_else(since_entry, |heard| heard.elapsed())
+        self.age.elapsed().unwrap_or_else(since_entry)
     }
 
     /// Returns how long ago a majority answered this node, if it leads.
@@ -270,8 +260,13 @@ impl RaftGroup {
 }
 
 /// Notes when openraft reports, until the group has ended.
-async fn note_reports(mut metrics: watch::Receiver<GroupMetrics>, noted: watch::Sender<Instant>) {
+async fn note_reports(
+    mut metrics: watch::Receiver<GroupMetrics>,
+    noted: watch::Sender<Instant>,
+    age: Arc<StateAge>,
+) {
     while metrics.changed().await.is_ok() {
+        age.report(&metrics.borrow_and_update());
         noted.send_replace(Instant::now());
         tokio::time::sleep(REPORT_PAUSE).await;
     }

@@ -10,6 +10,7 @@
 //   `read_index`, how clients' writes and reads get in, and `forwarding` from other nodes.
 // - `shards` is the way in for the Redis port, and `http` that for HTTP.
 // - `changes` follows what all shards have applied.
+// - `state_age` says how old what a node has can be.
 // - `map` says which group has which slots.
 
 mod accepting;
@@ -37,6 +38,7 @@ mod read_index;
 mod restoring;
 mod running;
 mod shards;
+mod state_age;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use openraft::raft::AppendEntriesResponse;
 use tokio::sync::Mutex as AsyncMutex;
@@ -117,8 +118,8 @@ impl<T: PeerTransport> Node<T> {
     pub(super) fn network(&self, group: u64) -> PeerNetwork<T> {
         let (transport, secret) = (self.transport.clone(), Arc::clone(&self.options.secret));
         let cluster = self.identity().map(|identity| identity.cluster);
-        let (idle, progress) = (Arc::clone(&self.idle), Arc::default());
-        PeerNetwork { transport, group, cluster, secret, idle, progress }
+        let (idle, progress, age) = (Arc::clone(&self.idle), Arc::default(), Arc::default());
+        PeerNetwork { transport, group, cluster, secret, idle, progress, age }
     }
 
     fn groups(&self) -> MutexGuard<'_, NodeGroups> {
@@ -179,6 +180,11 @@ impl<T: PeerTransport> Node<T> {
         }
     }
 
+    /// Returns whether a node leaves unanswered what this one asks it.
+    pub(super) fn is_silent(&self, node: u64) -> bool {
+        self.idle.silent.has(node)
+    }
+
     /// Returns the answer for a request that only the leader of a group can fulfil.
     fn failed(&self, failure: &ClusterError) -> PeerAnswer {
         match failure {
@@ -216,12 +222,15 @@ impl<T: PeerTransport> Node<T> {
     async fn answer_raft(&self, group: &RaftGroup, request: PeerRequest) -> PeerAnswer {
         let raft = &group.raft;
         let answered = match request {
-            PeerRequest::Append(rpc) => {
+            PeerRequest::Append(rpc, quorum_age) => {
                 let committed = rpc.leader_commit;
+                self.idle.silent.heard(rpc.vote.leader_id().node_id);
                 let appended = raft.append_entries(rpc).await;
                 let has_all = || raft.metrics().borrow().last_applied >= committed;
                 if matches!(appended, Ok(AppendEntriesResponse::Success)) && has_all() {
-                    group.hear();
+                    if let Some(age) = quorum_age {
+                        group.hear(Duration::from_millis(age));
+                    }
                     // Nobody sends a snapshot to a node that has everything.
                     discard(self.snapshots().remove(&group.number));
                 }
@@ -359,7 +368,7 @@ impl<T: PeerTransport> PeerNode for Arc<Node<T>> {
         }
         let is_raft = matches!(
             request,
-            PeerRequest::Append(_)
+            PeerRequest::Append(..)
                 | PeerRequest::Vote(_)
                 | PeerRequest::BeginSnapshot
                 | PeerRequest::PutPiece { .. }

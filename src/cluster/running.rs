@@ -202,6 +202,15 @@ impl ClusterNode {
         };
         let (listener, address) =
             listener::bind(address).map_err(|error| unheard("the address for HTTP", &error))?;
+        if !address.ip().is_loopback() && token.is_none() {
+            tracing::warn!(
+                target: "bitcask::cluster",
+                event = "open_to_the_network",
+                %address,
+                advice = "every machine that reaches this address can read and change the keys of \
+                          the cluster; set a token"
+            );
+        }
         let _within = runtime.enter();
         let listener = TcpListener::from_std(listener).map_err(|error| failed(&error))?;
         let (node, token) = (Arc::clone(&self.node), token.map(Arc::from));

@@ -100,16 +100,23 @@ impl<T: PeerTransport> ClusterShards for NodeShards<T> {
         let map = self.node.map();
         let nodes = map.nodes.iter().filter_map(|(id, addresses)| {
             let (host, port) = host_and_port(&addresses.redis)?;
-            Some(TopologyNode { id: *id, host, port })
+            let is_silent = self.node.is_silent(*id);
+            Some(TopologyNode { id: *id, host, port, is_silent })
         });
         let shards = map.groups().filter_map(|number| {
-            let metrics = self.node.group(number)?.metrics();
+            let group = self.node.group(number)?;
+            let metrics = group.metrics();
             let members = metrics.membership_config.membership().nodes().map(|(id, _)| *id);
+            let replicated = metrics.replication.iter().flatten();
+            let replicated = replicated.filter_map(|(id, at)| Some((*id, (*at)?.index)));
+            let applied = metrics.last_applied.map(|at| (metrics.id, at.index));
             Some(TopologyShard {
                 number,
                 slots: map.slots_of(number),
                 leader: leader_of(&metrics),
                 members: members.collect(),
+                offsets: replicated.chain(applied).collect(),
+                age: group.state_age(),
             })
         });
         let me = self.node.options.id;

@@ -107,15 +107,13 @@ impl GroupRole {
     }
 }
 
-impl From<ServerState> for GroupRole {
-    fn from(state: ServerState) -> Self {
-        match state {
-            ServerState::Learner => Self::Learner,
-            ServerState::Follower => Self::Follower,
-            ServerState::Candidate => Self::Candidate,
-            ServerState::Leader => Self::Leader,
-            ServerState::Shutdown => Self::Stopped,
-        }
+fn role_of(state: ServerState) -> GroupRole {
+    match state {
+        ServerState::Learner => GroupRole::Learner,
+        ServerState::Follower => GroupRole::Follower,
+        ServerState::Candidate => GroupRole::Candidate,
+        ServerState::Leader => GroupRole::Leader,
+        ServerState::Shutdown => GroupRole::Stopped,
     }
 }
 
@@ -143,7 +141,7 @@ impl GroupStatus {
         Self {
             number: group.number,
             slots: slots.map(|slots| (*slots.start(), *slots.end())),
-            role: metrics.state.into(),
+            role: role_of(metrics.state),
             leader: leader_of(&metrics),
             term: metrics.current_term,
             voters,

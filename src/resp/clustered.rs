@@ -68,12 +68,15 @@ impl Session {
         args: &[Bytes],
         spec: &'static CommandSpec,
     ) -> Answer {
+        let is_write = spec.flags.has(CommandFlags::WRITE);
+        if is_write {
+            // What was confirmed before says nothing of what others have seen since.
+            self.confirmed.clear();
+        }
         let Some(place) = place_of(shards, args, spec)? else {
             return self.call_without_keys(shards, args, spec);
         };
-        if spec.flags.has(CommandFlags::WRITE) {
-            // What was confirmed before says nothing of what others have seen since.
-            self.confirmed.clear();
+        if is_write {
             return write(shards, place, args);
         }
         let keys = self.readable(shards, place)?;

@@ -36,6 +36,8 @@ mod admission;
 mod chance;
 mod clients_names;
 mod clustered;
+#[cfg(all(test, feature = "cluster"))]
+mod clustered_tests;
 mod commands;
 mod commands_table;
 mod connection;

@@ -29,7 +29,7 @@ pub(super) fn state() -> (TempDir, Arc<RespState>) {
     state_with(RespOptions::new())
 }
 
-fn state_with(options: RespOptions) -> (TempDir, Arc<RespState>) {
+pub(super) fn state_with(options: RespOptions) -> (TempDir, Arc<RespState>) {
     let dir = tempfile::tempdir().unwrap();
     let always = Options::new().sync_policy(SyncPolicy::Always);
     let store = Arc::new(always.clone().open(dir.path().join("0")).unwrap());

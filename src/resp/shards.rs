@@ -1,8 +1,10 @@
 //! A cluster, as the Redis port sees it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::replicated::{CommandsRequest, ReplicatedKeys, ReplicatedReply};
 
@@ -64,6 +66,8 @@ pub(crate) struct TopologyNode {
     pub(crate) id: u64,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// Whether it leaves unanswered what this node asks it.
+    pub(crate) is_silent: bool,
 }
 
 /// A shard.
@@ -73,6 +77,10 @@ pub(crate) struct TopologyShard {
     pub(crate) slots: RangeInclusive<u16>,
     pub(crate) leader: Option<u64>,
     pub(crate) members: Vec<u64>,
+    /// Up to where nodes have the log, as far as this node knows.
+    pub(crate) offsets: BTreeMap<u64, u64>,
+    /// How long ago this node had everything that was committed.
+    pub(crate) age: Duration,
 }
 
 impl Topology {

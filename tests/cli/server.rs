@@ -10,6 +10,8 @@ use std::thread::ScopedJoinHandle;
 
 use serde_json::Value;
 
+#[cfg(feature = "cluster")]
+use crate::support::Ran;
 use crate::support::Sandbox;
 
 /// A program that serves a store.
@@ -220,6 +222,73 @@ fn what_the_server_cannot_use_is_refused() {
     std::fs::create_dir_all(sandbox.path("old")).unwrap();
     std::fs::write(sandbox.path("old/segment_0.log"), "").unwrap();
     sandbox.run(["--dir", "old", "server", "start", "--port", "0"]).failed(3, "bitcaskpy");
+}
+
+/// Returns a command that starts a node of a cluster.
+#[cfg(feature = "cluster")]
+fn node(sandbox: &Sandbox, listen: &str) -> Command {
+    std::fs::write(sandbox.path("secret"), "secret").unwrap();
+    let mut command = sandbox.bitcask(["server", "start", "--cluster", "--node-id", "1"]);
+    command.args(["--cluster-secret-file", "secret", "--cluster-listen", listen]);
+    command
+}
+
+#[cfg(feature = "cluster")]
+#[test]
+fn a_node_refuses_what_it_would_ignore_of_the_options_of_a_server() {
+    let sandbox = Sandbox::empty();
+    let start = |args: &[&str], variables: &[(&str, &str)]| {
+        // It has no such address, so the program ends in any case.
+        let mut command = node(&sandbox, "203.0.113.1:0");
+        command.args(args).envs(variables.iter().copied());
+        Ran::new(command.output().unwrap())
+    };
+    start(&["--follow-anew"], &[]).failed(2, "--follow-anew has no effect with --cluster");
+    for (option, value) in [
+        ("tls-cert", "x"),
+        ("tls-key", "x"),
+        ("body-size-limit", "1MiB"),
+        ("connections", "7"),
+        ("request-timeout", "3s"),
+        ("requests-per-second", "7"),
+        ("backup-dir", "x"),
+        ("follow", "http://localhost:1"),
+        ("follow-token-file", "x"),
+        ("follow-ca", "x"),
+        ("databases", "2"),
+    ] {
+        let refused = start(&[&format!("--{option}"), value], &[]);
+        refused.failed(2, &format!("--{option} has no effect with --cluster"));
+        assert_eq!(refused.err.contains("a proxy in front"), option.starts_with("tls-"));
+        let variable = format!("BITCASK_{}", option.to_uppercase().replace('-', "_"));
+        if option != "follow-token-file" {
+            start(&[], &[(&variable, value)]).failed(2, &format!("(from {variable})"));
+        }
+    }
+    sandbox.run(["config", "set", "connections", "7"]).ended(0);
+    start(&[], &[]).failed(2, "the setting `connections` (from file) has no effect");
+    // The usual value changes nothing.
+    sandbox.run(["config", "set", "connections", "4096"]).ended(0);
+    start(&[], &[]).failed(3, "cannot listen at 203.0.113.1:0");
+}
+
+#[cfg(feature = "cluster")]
+#[test]
+fn a_node_that_is_open_to_the_network_says_so() {
+    for (host, is_open) in [("0.0.0.0", true), ("127.0.0.1", false)] {
+        let sandbox = Sandbox::empty();
+        let mut command = node(&sandbox, "127.0.0.1:0");
+        command.args(["--host", host, "--port", "0", "--insecure"]);
+        let mut child = command.spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !out.next().unwrap().unwrap().contains(" at http://") {}
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let (mut log, warning) = (String::new(), "open_to_the_network");
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(log.contains(warning), is_open, "{host}: {log}");
+    }
 }
 
 #[test]

@@ -226,3 +226,40 @@ fn a_node_that_was_removed_while_it_was_cut_off_serves_nothing_and_disturbs_nobo
         assert_eq!(others.run("GET key"), Tried::Reply("'new'".into()));
     });
 }
+
+/// Returns how old a node says that its part of the first shard is, in milliseconds.
+fn age(node: &NodeProcess) -> Result<u64, String> {
+    let mut client = Client::new(&node.redis).map_err(|error| error.to_string())?;
+    let info = client.run("CLUSTER INFO").map_err(|error| error.to_string())?;
+    let age = info.lines().find_map(|line| line.strip_prefix("cluster_shard_1_age_ms:"));
+    age.and_then(|age| age.parse().ok()).ok_or(info)
+}
+
+fn await_ages(nodes: &[NodeProcess], some: &[usize], is_right: impl Fn(u64) -> bool) {
+    for node in some.iter().map(|at| &nodes[*at]) {
+        patiently(|| match age(node)? {
+            age if is_right(age) => Ok(()),
+            age => Err(format!("node {} is {age} ms old", node.id)),
+        });
+    }
+}
+
+#[test]
+fn what_a_minority_has_grows_old_although_its_leader_sends_heartbeats() {
+    networked(5, |mut nodes| {
+        found(&mut nodes, 1);
+        await_equal(&nodes);
+        let at = leader(&nodes, 1);
+        let minority = [at, (at + 1) % 5];
+        await_ages(&nodes, &but(&nodes, &[]), |age| age < 3000);
+        divided(&nodes, Cut::Lost, &minority, || {
+            await_others(&nodes, &minority);
+            await_ages(&nodes, &minority, |age| age > 6000);
+            // The follower hears of no other leader, and has not stood for one.
+            let status = nodes[minority[1]].admin().status().unwrap();
+            assert_eq!(status.groups[1].leader, Some(nodes[at].id));
+            await_ages(&nodes, &but(&nodes, &minority), |age| age < 3000);
+        });
+        await_ages(&nodes, &but(&nodes, &[]), |age| age < 3000);
+    });
+}

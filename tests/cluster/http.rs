@@ -10,10 +10,10 @@ use crate::support::{PATIENCE, patiently};
 
 /// What a node has answered.
 #[derive(Debug)]
-struct HttpAnswer {
+pub(crate) struct HttpAnswer {
     status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl HttpAnswer {
@@ -24,7 +24,7 @@ impl HttpAnswer {
 }
 
 /// Sends a request to one node, on a connection of its own. Headers end in line breaks.
-fn send(node: &NodeProcess, request: &str, headers: &str, body: &[u8]) -> HttpAnswer {
+pub(crate) fn send(node: &NodeProcess, request: &str, headers: &str, body: &[u8]) -> HttpAnswer {
     let mut stream = TcpStream::connect(&node.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (host, size) = (&node.http, body.len());
@@ -107,7 +107,7 @@ fn values_over_http_are_changed_only_as_expected() {
 }
 
 /// Returns the figure of a group.
-fn figure(metrics: &str, name: &str, group: u64) -> Option<u64> {
+pub(crate) fn figure(metrics: &str, name: &str, group: u64) -> Option<u64> {
     let start = format!("bitcask_cluster_{name}{{group=\"{group}\"}} ");
     metrics.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
 }
@@ -150,16 +150,71 @@ fn pages_of_a_node_show_its_groups_to_those_with_the_token() {
             // Only a leader knows what the others lack.
             let lag = figure(&metrics.body, "lag_entries", group);
             assert_eq!(lag.is_some(), leads == 1, "{lag:?}");
-            for name in ["term", "last_log_index", "keys", "size_bytes"] {
+            for name in [
+                "term",
+                "last_log_index",
+                "keys",
+                "size_bytes",
+                "snapshot_sent_bytes",
+                "snapshot_sending_bytes",
+            ] {
                 assert!(figure(&metrics.body, name, group).is_some(), "{name}");
             }
+            let age = figure(&metrics.body, "quorum_age_ms", group);
+            assert_eq!(age.is_some(), leads == 1, "{age:?}");
         }
         let typed = metrics.body.lines().filter(|line| line.starts_with("# TYPE"));
-        assert!(typed.count() > 8);
+        assert_eq!(typed.clone().count(), 13);
+        let listed = include_str!("../../docs/observability.md");
+        for name in typed.map(|line| line.split(' ').nth(2).unwrap()) {
+            assert!(
+                listed.contains(&format!("| `{name}` |")),
+                "{name} is not in the documentation"
+            );
+        }
         let cluster = send(node, "GET /v1/cluster", token, b"");
         let shown: Value = serde_json::from_str(&cluster.body).unwrap();
         assert_eq!(shown["id"], node.id);
         assert_eq!(shown["nodes"].as_array().unwrap().len(), 2);
         assert_eq!(shown["groups"].as_array().unwrap().len(), 3);
     }
+}
+
+#[test]
+fn the_dashboard_and_what_it_reads_show_all_nodes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<_> = (1..=2).map(|id| NodeProcess::new(id, dir.path())).collect();
+    for node in &mut nodes {
+        node.variables.push(("BITCASK_TOKEN".into(), "a token".into()));
+    }
+    found(&mut nodes, 2);
+    let token = "authorization: Bearer a token\r\n";
+    for node in &nodes {
+        // The page itself tells nothing, so it needs no token.
+        let dashboard = send(node, "GET /dashboard", "", b"");
+        assert_eq!(dashboard.status, 200);
+        assert_eq!(dashboard.header("content-type"), Some("text/html; charset=utf-8"));
+        assert!(dashboard.body.contains("<title>bitcask cluster</title>"), "{}", dashboard.body);
+        assert_eq!(send(node, "GET /v1/cluster/nodes", "", b"").status, 401);
+        let reports = send(node, "GET /v1/cluster/nodes", token, b"");
+        let reports: Value = serde_json::from_str(&reports.body).unwrap();
+        let number = |report: &Value| report["status"]["groups"][2]["number"].clone();
+        let known = reports.as_array().unwrap().iter();
+        let known: Vec<_> = known.map(|report| (report["id"].clone(), number(report))).collect();
+        assert_eq!(known, [(1.into(), 2.into()), (2.into(), 2.into())], "{reports}");
+    }
+    let at = leader(&nodes, 1);
+    nodes[at].admin().snapshot().unwrap();
+    patiently(|| {
+        let metrics = send(&nodes[at], "GET /metrics", token, b"").body;
+        // So short a log is not purged.
+        assert!(metrics.contains("# TYPE bitcask_cluster_purged_index gauge"), "{metrics}");
+        figure(&metrics, "snapshot_index", 1).ok_or(metrics)
+    });
+    // A node that is lost is shown as such by the others.
+    nodes[1].kill();
+    let reports = send(&nodes[0], "GET /v1/cluster/nodes", token, b"");
+    let reports: Value = serde_json::from_str(&reports.body).unwrap();
+    assert_eq!(reports[0]["status"]["id"], 1, "{reports}");
+    assert!(reports[1]["status"].is_null() && reports[1]["error"].is_string(), "{reports}");
 }

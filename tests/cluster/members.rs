@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::http::{figure, send};
 use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, await_leaders, cluster, found,
     leader, stale_client,
@@ -151,6 +152,8 @@ fn a_node_that_comes_back_after_its_log_was_purged_gets_a_snapshot() {
             let purged = nodes[at].admin().status().unwrap().groups[1].purged;
             if purged > Some(had) { Ok(()) } else { Err(format!("{purged:?} of {had}")) }
         });
+        let metrics = send(&nodes[at], "GET /metrics", "", b"").body;
+        assert!(figure(&metrics, "purged_index", 1) > Some(had), "{metrics}");
     }
     nodes[away].start();
     assert_eq!(client.run("SET after 1"), ok);

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const LISTING: &str = "docs/public-api.txt";
 
@@ -220,6 +221,52 @@ fn of_definition(item: &Piece) -> Vec<String> {
     members.filter(is_shown).map(|member| member.line()).collect()
 }
 
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|char: char| !char.is_alphanumeric() && char != '_').filter(|word| !word.is_empty())
+}
+
+/// Returns the names by which a file can name types of openraft without other files: those that it
+/// imports, and those that it gives them itself.
+fn openraft_names(path: &Path) -> BTreeSet<String> {
+    let items = items(path);
+    let uses = items.iter().filter_map(|item| item.head.strip_prefix("use openraft::"));
+    let names = uses.flat_map(words).filter(|name| name.starts_with(char::is_uppercase));
+    let mut names: BTreeSet<String> = names.chain(["openraft"]).map(str::to_owned).collect();
+    let own = openraft_aliases(&items, &names);
+    names.extend(own.map(str::to_owned).collect::<Vec<_>>());
+    names
+}
+
+/// Returns the names that items give to types which have these names.
+fn openraft_aliases<'a>(
+    items: &'a [Piece],
+    names: &BTreeSet<String>,
+) -> impl Iterator<Item = &'a str> {
+    items.iter().filter_map(|item| {
+        let (alias, means) = item.head.split_once("type ")?.1.split_once(" = ")?;
+        words(means).any(|word| names.contains(word)).then(|| name(alias))
+    })
+}
+
+/// Returns the names that a file gives to types of openraft, and that others can import.
+fn shared_aliases(path: &Path) -> BTreeSet<String> {
+    let mut items = items(path);
+    items.retain(|item| item.head.starts_with("pub"));
+    openraft_aliases(&items, &openraft_names(path)).map(str::to_owned).collect()
+}
+
+/// Fails if an item names a type of openraft, outside the module that is made for such.
+fn refuse<'a>(
+    foreign: &BTreeSet<String>,
+    module: &str,
+    lines: impl IntoIterator<Item = &'a String>,
+) {
+    for line in lines.into_iter().filter(|_| module != "bitcask::raft") {
+        let found = words(line).find(|word| foreign.contains(*word));
+        assert_eq!(found, None, "{module} has a type of openraft in public: {line}");
+    }
+}
+
 fn listing() -> String {
     let modules = [
         ("bitcask", root().join("src/lib.rs")),
@@ -239,8 +286,13 @@ fn listing() -> String {
         let functions = items(&path).into_iter().filter(|item| item.head.starts_with("pub fn "));
         listed.insert(module.to_owned(), functions.map(|item| item.line()).collect());
     }
-    let mut heads = BTreeMap::new();
-    for item in sources().iter().flat_map(|path| items(path)) {
+    let (mut heads, sources) = (BTreeMap::new(), sources());
+    let aliases: BTreeSet<_> = sources.iter().flat_map(|path| shared_aliases(path)).collect();
+    let items = sources.into_iter().flat_map(|path| {
+        let foreign = Arc::new(&openraft_names(&path) | &aliases);
+        items(&path).into_iter().map(move |item| (item, Arc::clone(&foreign)))
+    });
+    for (item, foreign) in items {
         let kinds = ["pub struct ", "pub enum ", "pub trait ", "pub type "];
         if let Some(rest) = kinds.iter().find_map(|kind| item.head.strip_prefix(kind)) {
             let Some(module) = places.get(name(rest)) else { continue };
@@ -254,7 +306,9 @@ fn listing() -> String {
             }
             let twice = heads.insert(place.clone(), head);
             assert_eq!(twice, None, "{place} is defined twice");
-            listed.entry(place).or_default().extend(of_definition(&item));
+            let lines = of_definition(&item);
+            refuse(&foreign, module, lines.iter().chain([&item.head]));
+            listed.entry(place).or_default().extend(lines);
         } else if let Some((of, is_trait)) = implementor(&item.head)
             // No other crate can name these traits.
             && !item.head.contains(" sealed::")
@@ -264,6 +318,7 @@ fn listing() -> String {
             && let Some(module) = places.get(of)
         {
             let lines = of_impl(&item, is_trait);
+            refuse(&foreign, module, &lines);
             listed.entry(format!("{module}::{of}")).or_default().extend(lines);
         }
     }

@@ -1,6 +1,7 @@
 //! `/v1/keys/{key}`: one value.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -97,6 +98,8 @@ async fn get<T: PeerTransport>(state: &HttpState<T>, uri: &Uri, headers: &Header
     let group = group_of(state, &key)?;
     let is_stale =
         uri.query().is_some_and(|query| query.split('&').any(|it| it == "consistency=stale"));
+    // What is read afterwards is at most as old.
+    let age = is_stale.then(|| (group.state_age(), Instant::now()));
     let entry = current(state, &group, &key, is_stale).await?;
     let mut response = match entry {
         StringEntry::Absent => {
@@ -118,8 +121,9 @@ async fn get<T: PeerTransport>(state: &HttpState<T>, uri: &Uri, headers: &Header
             response
         }
     };
-    if is_stale {
-        let age = HeaderValue::from_str(&format!("{:.3}", group.state_age().as_secs_f64()));
+    if let Some((age, asked)) = age {
+        let age = age.saturating_add(asked.elapsed());
+        let age = HeaderValue::from_str(&format!("{:.3}", age.as_secs_f64()));
         response.headers_mut().extend(age.map(|age| (AGE, age)));
     }
     Ok(response)
@@ -157,7 +161,7 @@ async fn put<T: PeerTransport>(
             let detail = "`x-bitcask-ttl` has to be a number of seconds above 0";
             HttpFailure::new(StatusCode::BAD_REQUEST, detail)
         };
-        let lives = seconds.and_then(|it| std::time::Duration::try_from_secs_f64(it).ok());
+        let lives = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
         let lives = lives.map(|it| it.as_millis()).filter(|it| *it > 0).ok_or_else(wrong)?;
         command.extend([Bytes::from_static(b"PX"), Bytes::from(lives.to_string())]);
     }

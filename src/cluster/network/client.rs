@@ -25,8 +25,10 @@ use tokio::task::JoinHandle;
 use super::entries::EntriesName;
 use super::messages::{MESSAGE_SIZE_MAX, PEER_PATH, PeerAnswer, PeerRequest, Recipient};
 use super::progress::SnapshotProgress;
+use super::silence::SilentPeers;
 use super::transport::PeerTransport;
 use crate::cluster::consensus::Consensus;
+use crate::cluster::state_age::StateAge;
 
 /// Maximum number of connections to an address that nobody uses.
 const IDLE_MAX: usize = 64;
@@ -46,12 +48,16 @@ pub(crate) struct PeerNetwork<T> {
     pub(crate) idle: Arc<IdlePeers>,
     /// The snapshots that the group is sending.
     pub(crate) progress: Arc<SnapshotProgress>,
+    /// What the node knows of the age of the group's state.
+    pub(crate) age: Arc<StateAge>,
 }
 
 /// Connections that nobody uses, by address. openraft asks for a new connection for each question
 /// whether a leader still leads.
 #[derive(Debug, Default)]
 pub(crate) struct IdlePeers {
+    /// The nodes that do not answer on any connection.
+    pub(crate) silent: SilentPeers,
     /// Lock 9: the connections, each only for a moment.
     by_address: Mutex<BTreeMap<String, Vec<SendRequest<Body>>>>,
 }
@@ -137,6 +143,12 @@ impl<T: PeerTransport> PeerNetwork<T> {
         let (network, address) = (self.clone(), address.to_owned());
         PeerConnection { network, address, target, sender: None, sending: None }
     }
+
+    /// Returns a request to append entries, as this node sends it now.
+    fn appending(&self, rpc: AppendEntriesRequest<Consensus>) -> PeerRequest {
+        let age = self.age.answered().map(|age| age.as_millis());
+        PeerRequest::Append(rpc, age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)))
+    }
 }
 
 impl<T: PeerTransport> PeerConnection<T> {
@@ -147,8 +159,14 @@ impl<T: PeerTransport> PeerConnection<T> {
         request: &PeerRequest,
         time: Duration,
     ) -> io::Result<PeerAnswer> {
+        if let Some(target) = self.target {
+            self.network.idle.silent.asked(target);
+        }
         let asked = tokio::time::timeout(time, self.ask_patiently(request)).await;
         let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Some(target) = self.target.filter(|_| asked.is_ok()) {
+            self.network.idle.silent.heard(target);
+        }
         if asked.is_err() {
             self.sender = None;
         }
@@ -237,6 +255,10 @@ impl<T: PeerTransport> PeerConnection<T> {
         if status != StatusCode::OK {
             let reason = String::from_utf8_lossy(&body);
             let text = format!("{} answers {status}: {reason}", self.address);
+            // The node has failed behind what it was asked for, which may be done.
+            if status.is_server_error() {
+                return Err(io::Error::other(text));
+            }
             return Ok(PeerAnswer::Failed(text));
         }
         postcard::from_bytes(&body).map_err(io::Error::other)
@@ -261,7 +283,8 @@ impl<T: PeerTransport> PeerConnection<T> {
         let mut connection = self.network.connection_to(self.target, &self.address);
         connection.sender = self.sender.take();
         let task = tokio::spawn(async move {
-            let answer = connection.ask(&PeerRequest::Append(rpc), ENTRIES_TIME).await;
+            let request = connection.network.appending(rpc);
+            let answer = connection.ask(&request, ENTRIES_TIME).await;
             (connection, answer)
         });
         let sending = self.sending.insert(SendingEntries { entries, task });
@@ -314,7 +337,7 @@ impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
         // Only what has entries may outlive the one that sends it. It is asked for once per
         // heartbeat, and the question whether a leader still leads as often as clients read.
         let answer = if rpc.entries.is_empty() {
-            self.ask(&PeerRequest::Append(rpc), option.hard_ttl()).await
+            self.ask(&self.network.appending(rpc), option.hard_ttl()).await
         } else {
             self.append(rpc).await
         };
@@ -347,6 +370,45 @@ impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, &snapshot) => sent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::network::Tcp;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// Returns what is said of a question that a node answers with a status.
+    async fn asked(status: u16) -> Result<PeerAnswer, AskFailure> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 10];
+            stream.read_exact(&mut head).await.unwrap();
+            let answer = format!("HTTP/1.1 {status} No\r\ncontent-length: 3\r\n\r\nwhy");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // Until the other side is done.
+            drop(stream.read_to_end(&mut Vec::new()).await);
+        });
+        let (idle, progress, age) = (Arc::default(), Arc::default(), Arc::default());
+        let (transport, cluster, secret) = (Tcp, None, Arc::from("secret"));
+        let network = PeerNetwork { transport, group: 1, cluster, secret, idle, progress, age };
+        let mut connection = network.connection_to(Some(1), &address);
+        connection.ask_once(&PeerRequest::ReadIndex, ENTRIES_TIME).await
+    }
+
+    #[tokio::test]
+    async fn a_node_that_fails_behind_a_request_may_have_done_it() {
+        for status in [500, 503] {
+            assert_eq!(asked(status).await.unwrap_err(), AskFailure::Unknown, "{status}");
+        }
+        for status in [400, 401, 404, 413] {
+            let answer = asked(status).await.unwrap();
+            assert!(matches!(answer, PeerAnswer::Failed(_)), "{status}: {answer:?}");
         }
     }
 }

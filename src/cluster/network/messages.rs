@@ -32,8 +32,9 @@ pub(crate) struct Recipient {
 /// A request of one node, or of an administrator, to another node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum PeerRequest {
-    /// A request of Raft, to a group.
-    Append(AppendEntriesRequest<Consensus>),
+    /// A request of Raft, to a group, with the milliseconds since a majority answered the leader,
+    /// if one has.
+    Append(AppendEntriesRequest<Consensus>, Option<u64>),
     Vote(VoteRequest<u64>),
     /// Begins to send a snapshot.
     BeginSnapshot,

@@ -11,6 +11,7 @@ pub(super) mod messages;
 pub(super) mod progress;
 mod sending;
 pub(super) mod server;
+mod silence;
 pub(super) mod transport;
 
 pub(crate) use client::{AskFailure, IdlePeers, PeerNetwork};

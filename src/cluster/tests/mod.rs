@@ -4,6 +4,7 @@
 mod applying;
 pub(crate) mod chance;
 mod lending;
+mod pairs;
 mod restoring;
 mod scripted;
 #[cfg(not(shuttle))]

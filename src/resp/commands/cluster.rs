@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::{arg, help, integer};
+use crate::resp::clustered::refusal_of;
 use crate::resp::encoding::decode_key;
 use crate::resp::refusal::{Answer, refused};
 use crate::resp::reply::{OK, Reply};
@@ -97,14 +98,16 @@ pub(in crate::resp) fn shards(session: &mut Session, _args: &[Bytes]) -> Answer 
         let slots = [*shard.slots.start(), *shard.slots.end()].map(Reply::count);
         let nodes = members(&topology, shard).into_iter().map(|node| {
             let role = if shard.leader == Some(node.id) { "master" } else { "replica" };
+            let offset = shard.offsets.get(&node.id).copied().unwrap_or(0);
+            let health = if node.is_silent { "fail" } else { "online" };
             Reply::Map(vec![
                 (Reply::Text("id"), Reply::bulk(node_name(node.id))),
                 (Reply::Text("port"), Reply::count(node.port)),
                 (Reply::Text("ip"), Reply::bulk(node.host.clone())),
                 (Reply::Text("endpoint"), Reply::bulk(node.host.clone())),
                 (Reply::Text("role"), Reply::Text(role)),
-                (Reply::Text("replication-offset"), Reply::Integer(0)),
-                (Reply::Text("health"), Reply::Text("online")),
+                (Reply::Text("replication-offset"), Reply::count(offset)),
+                (Reply::Text("health"), Reply::Text(health)),
             ])
         });
         Reply::Map(vec![
@@ -128,11 +131,13 @@ fn nodes_text(topology: &Topology) -> String {
             None => ("master", "-".to_owned()),
         };
         let myself = if node.id == topology.me { "myself," } else { "" };
-        let TopologyNode { id, host, port } = node;
+        let (silence, link) =
+            if node.is_silent { (",fail?", "disconnected") } else { ("", "connected") };
+        let TopologyNode { id, host, port, .. } = node;
         let (id, bus) = (node_name(*id), u32::from(*port) + BUS_OFFSET);
         let epoch = topology.epoch;
-        let _ =
-            write!(text, "{id} {host}:{port}@{bus} {myself}{role} {master} 0 0 {epoch} connected");
+        let flags = format!("{myself}{role}{silence}");
+        let _ = write!(text, "{id} {host}:{port}@{bus} {flags} {master} 0 0 {epoch} {link}");
         for shard in led {
             let (first, last) = (shard.slots.start(), shard.slots.end());
             let _ = write!(text, " {first}-{last}");
@@ -176,7 +181,11 @@ pub(in crate::resp) fn info(session: &mut Session, _args: &[Bytes]) -> Answer {
         ("cluster_current_epoch", epoch.to_string()),
         ("cluster_my_epoch", epoch.to_string()),
     ];
-    let text = lines.map(|(name, value)| format!("{name}:{value}\r\n")).concat();
+    let mut text = lines.map(|(name, value)| format!("{name}:{value}\r\n")).concat();
+    for shard in &topology.shards {
+        let (number, age) = (shard.number, shard.age.as_millis());
+        let _ = write!(text, "cluster_shard_{number}_age_ms:{age}\r\n");
+    }
     Ok(Reply::Verbatim(text))
 }
 
@@ -186,7 +195,7 @@ fn each_key_in(session: &Session, slot: &[u8], mut each: impl FnMut(&[u8]) -> bo
     let Some(shards) = &session.state.options.shards else { return refused(DISABLED) };
     let slot = u16::try_from(integer(slot)?).ok().filter(|slot| *slot < SLOT_COUNT);
     let Some(slot) = slot else { return refused("ERR Invalid or out of range slot") };
-    let Ok(keys) = shards.keys(shards.shard_of(slot)) else { return Ok(()) };
+    let keys = shards.keys(shards.shard_of(slot)).map_err(|failure| refusal_of(slot, failure))?;
     for stored in keys.database.store.keys_unordered() {
         let stored = stored?;
         if let Some(key) = decode_key(&stored)
@@ -248,15 +257,20 @@ pub(in crate::resp) fn asking(session: &mut Session, _args: &[Bytes]) -> Answer 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
 
     #[test]
     fn without_a_leader_the_node_that_is_asked_is_named_before_the_others() {
-        let node = |id| TopologyNode { id, host: "host".to_owned(), port: 1 };
+        let host = || "host".to_owned();
+        let node = |id| TopologyNode { id, host: host(), port: 1, is_silent: false };
         let shard = |leader, members: &[u64]| TopologyShard {
             number: 1,
             slots: 0..=9,
             leader,
             members: members.to_vec(),
+            offsets: BTreeMap::new(),
+            age: Duration::ZERO,
         };
         let shards = vec![shard(Some(2), &[1, 2, 3]), shard(None, &[1, 2, 3, 4])];
         let mut topology = Topology { me: 3, epoch: 1, nodes: (1..=4).map(node).collect(), shards };

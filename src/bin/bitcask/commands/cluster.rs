@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::interrupt::{self, StoppableWork};
 use crate::output::Format;
 use crate::program::Program;
+use crate::settings::{self, SettingOrigin};
 
 /// How often a node looks whether it has to stop.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -140,6 +141,38 @@ impl ClusterArgs {
         }
         Ok(options)
     }
+}
+
+/// Refuses options of a server that a node would ignore, whether the command line, a variable or
+/// the configuration file has them. Each has the name of its setting, and says whether it is on the
+/// command line.
+pub(super) fn refuse_unused(
+    options: &[(&str, &str, bool)],
+    program: &mut Program,
+) -> Result<(), Failure> {
+    let settings = program.settings()?;
+    for (option, setting, is_given) in options {
+        let (value, origin) = settings.get(setting);
+        let usual = settings::find(setting).map_or("", |key| key.default);
+        let (what, without) = if *is_given {
+            (format!("--{option}"), "leave it out".to_owned())
+        } else if value == usual || *origin == SettingOrigin::Default {
+            continue;
+        } else {
+            let without = match origin {
+                SettingOrigin::Variable(name) => format!("unset {name}"),
+                _ => format!("run `bitcask config set {setting} {usual}`"),
+            };
+            (format!("the setting `{setting}` (from {origin})"), without)
+        };
+        let advice = if option.starts_with("tls-") {
+            format!("{without}, and let a proxy in front of the node encrypt what clients send")
+        } else {
+            without
+        };
+        return Err(Failure::usage(format!("{what} has no effect with --cluster"), advice));
+    }
+    Ok(())
 }
 
 /// Binds the port for clients of Redis, if one was asked for.

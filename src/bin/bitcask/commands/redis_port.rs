@@ -76,6 +76,11 @@ impl RedisArgs {
     }
 
     #[cfg(feature = "cluster")]
+    pub(super) fn has_databases(&self) -> bool {
+        self.databases.is_some()
+    }
+
+    #[cfg(feature = "cluster")]
     pub(super) fn is_insecure(&self) -> bool {
         self.insecure
     }

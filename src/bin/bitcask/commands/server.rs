@@ -20,6 +20,8 @@ use crate::log_lines::{LogLevel, UsualLines};
 use crate::output::Format;
 use crate::program::Program;
 use crate::remote;
+#[cfg(feature = "cluster")]
+use crate::settings::FOLLOW_TOKEN;
 use crate::settings::options::{limit, port};
 use crate::{open, units};
 
@@ -162,12 +164,33 @@ fn serve_node(
     token: Option<&str>,
     program: &mut Program,
 ) -> Result<Exit, Failure> {
+    super::cluster::refuse_unused(&unused_by_nodes(args), program)?;
     let settings = program.settings()?;
     let http = args.port.map_or_else(|| settings.parsed("port", port), Ok)?;
     let redis = args.redis.port(program)?;
     let is_insecure = args.redis.is_insecure();
     let ports = super::cluster::ClientPorts { host, http, redis, token, is_insecure };
     args.cluster.serve(dir, &ports, program)
+}
+
+/// Returns the options that a node of a cluster has no use for, their settings, and whether the
+/// command line has them.
+#[cfg(feature = "cluster")]
+fn unused_by_nodes(args: &StartArgs) -> [(&'static str, &'static str, bool); 12] {
+    [
+        ("tls-cert", "tls-cert", args.tls_cert.is_some()),
+        ("tls-key", "tls-key", args.tls_key.is_some()),
+        ("body-size-limit", "body-size-limit", args.body_size_limit.is_some()),
+        ("connections", "connections", args.connections.is_some()),
+        ("request-timeout", "request-timeout", args.request_timeout.is_some()),
+        ("requests-per-second", "requests-per-second", args.requests_per_second.is_some()),
+        ("backup-dir", "backup-dir", args.backup_dir.is_some()),
+        ("follow", "follow", args.follow.is_some()),
+        ("follow-token-file", FOLLOW_TOKEN, args.follow_token_file.is_some()),
+        ("follow-ca", "follow-ca", args.follow_ca.is_some()),
+        ("follow-anew", "", args.follow_anew),
+        ("databases", "databases", args.redis.has_databases()),
+    ]
 }
 
 /// Serves a store for a program of old, which knows a few options alone. The settings have the

@@ -152,8 +152,8 @@ impl Administrator {
     async fn ask(&self, id: u64, group: u64, request: PeerRequest) -> Result<PeerAnswer, String> {
         let (secret, idle) = (Arc::from(SECRET), Arc::default());
         let transport = self.machines.tcp(0);
-        let progress = Arc::default();
-        let network = PeerNetwork { transport, group, cluster: None, secret, idle, progress };
+        let (cluster, progress, age) = (None, Arc::default(), Arc::default());
+        let network = PeerNetwork { transport, group, cluster, secret, idle, progress, age };
         let mut connection = network.connection(&peer_address(id));
         let time = if self.machines.stage() == Stage::Chaos { 8 } else { 40 };
         self.machines.note(&format!("node {id} is asked for {request:?} in group {group}"));

@@ -1,0 +1,95 @@
+//! Two nodes with sockets: what one does of which the other is the leader.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::Vote;
+use openraft::raft::AppendEntriesRequest;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::cluster::consensus::{Answered, Request};
+use crate::cluster::group::PATIENCE;
+use crate::cluster::network::Tcp;
+use crate::cluster::network::messages::{PeerAnswer, PeerRequest, Recipient};
+use crate::cluster::network::server::{PeerNode as _, serve};
+use crate::cluster::node::Node;
+use crate::cluster::options::ClusterOptions;
+use crate::resp::CommandsRequest;
+
+async fn started(id: u64, dir: &TempDir) -> Arc<Node<Tcp>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = ClusterOptions::new(id, dir.path().join(id.to_string()), "secret");
+    let options = options.listen(listener.local_addr().unwrap().to_string()).forward(true);
+    let node = Node::start(options, Tcp).await.unwrap();
+    let peer = Arc::new(Arc::clone(&node));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, Arc::clone(&peer)));
+        }
+    });
+    node
+}
+
+/// Starts two nodes, the first of which leads one shard.
+async fn pair(dir: &TempDir) -> [Arc<Node<Tcp>>; 2] {
+    let (founder, second) = (started(1, dir).await, started(2, dir).await);
+    founder.init(1).await.unwrap();
+    second.join(&founder.options.listen).await.unwrap();
+    let group = second.group(1).unwrap();
+    let wait = group.raft.wait(Some(PATIENCE));
+    wait.current_leader(1, "the second node knows the leader").await.unwrap();
+    [founder, second]
+}
+
+/// While requests wait, a node may lose the lead. So one is asked here that does not lead.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_at_a_node_that_loses_the_lead_goes_on_to_the_next_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let [founder, second] = pair(&dir).await;
+    let group = second.group(1).unwrap();
+    let command = ["SET", "key", "value"].map(Bytes::from).to_vec();
+    let request = Request::Commands(CommandsRequest::new(vec![command], Vec::new()));
+    let written = second.write_beginning_at(None, &group, request).await.unwrap();
+    assert!(matches!(written, Answered::Replies(Some(_))), "{written:?}");
+    second.catch_up_with(None, &group).await.unwrap();
+    second.stop().await;
+    founder.stop().await;
+}
+
+/// A leader without a majority goes on to send heartbeats. It is played here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_as_old_as_its_leader_says_that_the_majority_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let [founder, second] = pair(&dir).await;
+    let group = second.group(1).unwrap();
+    second.catch_up_with(None, &group).await.unwrap();
+    founder.stop().await;
+    let until = Instant::now() + PATIENCE;
+    while group.state_age() < Duration::from_millis(300) {
+        assert!(Instant::now() < until, "the age does not grow");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let heartbeat = async |term, quorum_age| {
+        let applied = group.metrics().last_applied;
+        let rpc = AppendEntriesRequest {
+            vote: Vote::new_committed(term, 1),
+            prev_log_id: applied,
+            entries: Vec::new(),
+            leader_commit: applied,
+        };
+        let before = (Instant::now(), group.state_age());
+        let answer =
+            second.answer(Recipient::default(), 1, PeerRequest::Append(rpc, quorum_age)).await;
+        assert!(matches!(answer, PeerAnswer::Appended(_)), "{answer:?}");
+        before
+    };
+    for quorum_age in [None, Some(60_000)] {
+        let (_, before) = heartbeat(1000, quorum_age).await;
+        assert!(group.state_age() >= before, "{quorum_age:?} {before:?}");
+    }
+    let (begun, _) = heartbeat(1001, Some(0)).await;
+    assert!(group.state_age() <= begun.elapsed(), "the majority has answered meanwhile");
+    second.stop().await;
+}
