@@ -1,7 +1,7 @@
 //! The log, beyond what openraft's suite asks for.
 
 use openraft::storage::{RaftLogStorageExt as _, RaftStateMachine as _};
-use openraft::{Entry, EntryPayload, RaftSnapshotBuilder as _};
+use openraft::{Entry, EntryPayload, RaftLogReader as _, RaftSnapshotBuilder as _};
 
 use super::group::GroupLog;
 use super::keys::{LogItem, key_of};
@@ -261,6 +261,28 @@ fn a_reader_finds_nothing_of_a_range_whose_beginning_was_purged() {
         log.purge(log_id(1, 4)).await.unwrap();
         assert_eq!(reader.limited_get_log_entries(3, 8).await.unwrap().len(), 0);
         assert_eq!(reader.limited_get_log_entries(5, 8).await.unwrap().len(), 3);
+    });
+}
+
+/// The directory of the log was not mounted, or somebody has deleted it. The node would give a vote
+/// again that it has given.
+#[test]
+fn a_log_that_was_lost_is_not_begun_anew_beside_its_state() {
+    now(async {
+        let twin = Twin::new();
+        let mut state = try_state(&twin).unwrap();
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        // A node that has applied nothing, and has not voted, is a new one.
+        log.get_log_state().await.unwrap();
+        log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+        log.blocking_append((0..3).map(|at| entry(1, at))).await.unwrap();
+        state.apply((0..3).map(|at| entry(1, at))).await.unwrap();
+        drop(log);
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 2)));
+        let mut log = try_log(&Twin::new()).unwrap().purging_after(&state);
+        let error = log.get_log_state().await.unwrap_err().to_string();
+        assert!(error.contains("/log") && error.contains("group 0 holds no vote"), "{error}");
     });
 }
 
