@@ -54,7 +54,7 @@ impl<T: PeerTransport> Node<T> {
                         incarnation: drawn::unique(),
                     },
                 };
-                identity.write(fs, dir)?;
+                identity.settle(&self.options)?;
                 self.open_groups(identity).await?;
                 identity
             }
@@ -106,7 +106,7 @@ impl<T: PeerTransport> Node<T> {
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
         self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME * 2).await?;
         if open.is_none() {
-            identity.write(fs, dir)?;
+            identity.settle(&self.options)?;
             self.open_groups(identity).await?;
         }
         drop(turn);

@@ -9,7 +9,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::ClusterError;
 use super::group::RaftGroup;
-use super::identity::NodeIdentity;
+use super::identity::{self, NodeIdentity};
 use super::lending::LentCopies;
 use super::map::{ClusterMap, MAP_GROUP, MapChange, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient};
@@ -17,8 +17,9 @@ use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
 use super::status::{GroupStatus, NodeStatus, entries};
+use crate::error::Error;
 use crate::fs;
-use crate::raft::{LogStore, SnapshotFiles, blocking};
+use crate::raft::{SnapshotFiles, blocking};
 
 /// A node, whatever its connections are made of.
 pub(crate) struct Node<T> {
@@ -100,14 +101,20 @@ impl<T: PeerTransport> Node<T> {
         if self.identity().is_some() {
             return Ok(());
         }
-        let (env, path) = (&self.options.env, self.options.dir.join("log"));
-        let log = LogStore::open_on(env, &path, self.options.store.clone(), MAP_GROUP)?;
+        let log = identity::open_log(&self.options)?;
         let mut groups = BTreeMap::new();
         for number in MAP_GROUP..=u64::from(identity.shards) {
             let log = if number == MAP_GROUP { log.clone() } else { log.group(number)? };
             let cluster = Some(identity.cluster);
             let network = PeerNetwork { cluster, ..self.network(number) };
             let group = RaftGroup::start(&self.options, number, log, network).await?;
+            let shards = group.map().shards;
+            if number == MAP_GROUP && ![0, identity.shards].contains(&shards) {
+                group.stop().await;
+                let (path, wrong) = (self.options.dir.join("NODE"), identity.shards);
+                let reason = format!("it says {wrong} shards, and the map of the cluster {shards}");
+                return Err(Error::corrupt(&path, 0, reason).into());
+            }
             groups.insert(number, group);
         }
         *self.groups() = NodeGroups { identity: Some(identity), groups };

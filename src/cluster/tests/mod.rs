@@ -8,3 +8,4 @@ mod restoring;
 mod scripted;
 #[cfg(not(shuttle))]
 mod simulation;
+mod starting;
