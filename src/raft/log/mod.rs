@@ -80,8 +80,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Bitcask::open`], [`Undecodable`](Error::Undecodable) for entries that this
-    /// version cannot read, and [`Corrupt`](Error::Corrupt) if entries are missing.
+    /// Those of [`Bitcask::open`], and [`Corrupt`](Error::Corrupt) if entries are missing, or cannot
+    /// be decoded by this version.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_group(path, options, 0)
     }
@@ -213,7 +213,7 @@ impl<C: RaftTypeConfig> LogStore<C> {
         match result.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(cause)) => Err(Error::Poisoned { cause }),
-            Err(_) => Err(Error::ReadOnly),
+            Err(_) => Err(Error::Panicked { path: self.shared.store.path().into() }),
         }
     }
 }
