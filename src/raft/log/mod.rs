@@ -179,6 +179,19 @@ impl<C: RaftTypeConfig> LogStore<C> {
         Ok(false)
     }
 
+    /// Appends entries behind those that were purged. Returns the entries if the state machine cannot
+    /// do without the purged ones yet.
+    fn append_held<I: Iterator<Item = C::Entry>>(
+        &self,
+        entries: I,
+    ) -> Result<Option<I>, StorageError<C::NodeId>> {
+        if self.purge_held().during(ErrorSubject::Logs, ErrorVerb::Write)? {
+            return Ok(Some(entries));
+        }
+        self.group.append(&self.shared.store, entries)?;
+        Ok(None)
+    }
+
     /// Begins the log behind what the state machine holds, if that is not of this log. A node that
     /// died after it had installed a snapshot, and before it had removed the entries that the
     /// snapshot replaces, would go on with both.
@@ -262,14 +275,15 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         &mut self,
         committed: Option<LogId<C::NodeId>>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let saved = self.group.save_committed(&self.shared.store, committed.as_ref());
+        // A write may have to seal a segment or to create one.
+        let saved = blocking(|| self.group.save_committed(&self.shared.store, committed.as_ref()));
         saved.during(ErrorSubject::Logs, ErrorVerb::Write)
     }
 
     async fn read_committed(
         &mut self,
     ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
-        let committed = self.group.committed(&self.shared.store);
+        let committed = blocking(|| self.group.committed(&self.shared.store));
         committed.during(ErrorSubject::Logs, ErrorVerb::Read)
     }
 
@@ -282,13 +296,13 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         I: IntoIterator<Item = C::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        // Behind entries that were purged, and that are still there.
-        let subject = || (ErrorSubject::Logs, ErrorVerb::Write);
-        while self.purge_held().during(subject().0, subject().1)? {
-            C::sleep(HELD_LOOKED).await;
+        let mut left = Some(entries.into_iter());
+        while let Some(entries) = left.take() {
+            left = blocking(|| self.append_held(entries))?;
+            if left.is_some() {
+                C::sleep(HELD_LOOKED).await;
+            }
         }
-        let entries = entries.into_iter();
-        self.group.append(&self.shared.store, entries)?;
         self.shared.syncing.then(Box::new(move |result| {
             callback
                 .log_io_completed(result.map_err(|error| std::io::Error::other(error.to_string())));

@@ -9,6 +9,7 @@ use openraft::{
 };
 
 use super::LogStore;
+use crate::raft::blocking;
 use crate::raft::failure::During as _;
 
 /// Size of entries in bytes above which
@@ -53,7 +54,7 @@ impl<C: RaftTypeConfig> LogStore<C> {
         end: u64,
         size: u64,
     ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let entries = self.group.read(&self.shared.store, start, end, size);
+        let entries = blocking(|| self.group.read(&self.shared.store, start, end, size));
         entries.during(ErrorSubject::Logs, ErrorVerb::Read)
     }
 }

@@ -7,7 +7,9 @@ use super::group::GroupLog;
 use super::keys::{LogItem, key_of};
 use super::*;
 use crate::raft::tests::suite::copy;
-use crate::raft::tests::{Put, TestConfig, entry, env, log_id, now, options, try_log, try_state};
+use crate::raft::tests::{
+    PANICKING, Put, TestConfig, entry, env, log_id, now, options, try_log, try_state,
+};
 use crate::testing::twin::{Call, Fault, FaultKind, Twin};
 
 fn indexes(entries: &[Entry<TestConfig>]) -> Vec<u64> {
@@ -349,6 +351,67 @@ fn an_append_does_not_wait_for_a_state_machine_that_has_failed() {
         state.install_snapshot(&built.meta, received).await.unwrap();
         log.blocking_append([entry(2, 9)]).await.unwrap();
     });
+}
+
+/// Nor for one whose task in openraft has ended for another reason.
+#[test]
+fn an_append_does_not_wait_for_a_state_machine_that_is_gone() {
+    now(async {
+        let twin = Twin::new();
+        let mut state = try_state(&twin).unwrap();
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        log.purge(log_id(2, 8)).await.unwrap();
+        twin.fail(Fault::new(FaultKind::Enospc).only(Call::CreateDir));
+        assert!(state.begin_receiving_snapshot().await.is_err());
+        let error = log.blocking_append([entry(2, 9)]).await.unwrap_err().to_string();
+        assert!(error.contains("no space left for /state/incoming-2"), "{error}");
+        // Another attempt begins.
+        state.apply([entry(1, 0)]).await.unwrap();
+        let mut worker = state.clone();
+        let put = Put { key: PANICKING.into(), value: Vec::new(), now: 0, ttl: None };
+        let entry_of = Entry { log_id: log_id(1, 1), payload: EntryPayload::Normal(put) };
+        let worker = std::thread::spawn(move || drop(now(worker.apply([entry_of]))));
+        assert!(worker.join().is_err());
+        let error = log.blocking_append([entry(2, 9)]).await.unwrap_err().to_string();
+        assert!(error.contains("what worked for /state in the background has panicked"), "{error}");
+    });
+}
+
+/// A state machine whose disk is slow.
+struct SlowHolder(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Holder<TestConfig> for SlowHolder {
+    fn holds(&self, _: u64) -> Result<bool> {
+        // An error says that the test has failed.
+        let _ = self.0.lock().unwrap().recv();
+        Ok(true)
+    }
+
+    fn applied(&self) -> Option<LogId<u64>> {
+        None
+    }
+}
+
+/// Otherwise a node whose disk is slow would not even answer the others.
+#[test]
+fn an_append_that_waits_for_the_disk_leaves_its_thread_to_others() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let mut log = try_log(&Twin::new()).unwrap();
+    runtime.block_on(log.blocking_append([entry(1, 0)])).unwrap();
+    log.group.purge(log_id(1, 0));
+    log.holder = Some(Arc::new(SlowHolder(std::sync::Mutex::new(may_go_on))));
+    let (ended, end) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        // This task runs once the one that appends has left the thread to it.
+        tokio::spawn(async move { go_on.send(()).unwrap() });
+        ended.send(log.blocking_append([entry(1, 1)]).await.is_ok()).unwrap();
+    });
+    let is_appended = end.recv_timeout(Duration::from_secs(60));
+    // If nothing else has run, this would wait for ever.
+    runtime.shutdown_background();
+    assert_eq!(is_appended, Ok(true));
 }
 
 /// Those that wait for a sync hear of it when nothing syncs any more.
