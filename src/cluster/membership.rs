@@ -54,8 +54,7 @@ impl<T: PeerTransport> Node<T> {
                         incarnation: drawn::unique(),
                     },
                 };
-                identity.settle(&self.options)?;
-                self.open_groups(identity).await?;
+                self.settle(identity).await?;
                 identity
             }
         };
@@ -106,8 +105,7 @@ impl<T: PeerTransport> Node<T> {
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
         self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME * 2).await?;
         if open.is_none() {
-            identity.settle(&self.options)?;
-            self.open_groups(identity).await?;
+            self.settle(identity).await?;
         }
         drop(turn);
         for group in MAP_GROUP..=u64::from(identity.shards) {

@@ -34,6 +34,7 @@ mod node;
 mod options;
 mod proposer;
 mod read_index;
+mod receiving;
 mod restoring;
 mod running;
 mod shards;
