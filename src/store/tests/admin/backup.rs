@@ -316,6 +316,41 @@ fn a_target_must_be_an_empty_directory_outside_the_store() {
     check(&open_at(&lab, "/locked", lab.options.clone()).unwrap(), &expected);
 }
 
+/// A state machine would apply nothing while another thread seals a segment.
+#[test]
+fn a_backup_that_waits_for_other_work_keeps_no_writers_of_its_caller_out() {
+    let lab = lab(false);
+    let (db, _) = filled(&lab);
+    let written = crate::sync::Mutex::new(0);
+    let (held, is_held) = std::sync::mpsc::channel();
+    let seal = db.inner.log().unwrap().lock_maintenance();
+    let noted = std::thread::scope(|scope| {
+        let backup = scope.spawn(|| {
+            let hold = || {
+                let written = written.lock();
+                held.send(()).unwrap();
+                let count = *written;
+                (written, count)
+            };
+            db.backup_holding(Path::new(TARGET), hold).unwrap()
+        });
+        is_held.recv().unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(std::time::Instant::now() < until, "the backup holds on");
+            if let Some(mut written) = written.try_lock() {
+                *written += 1;
+                break;
+            }
+            std::thread::yield_now();
+        }
+        drop(seal);
+        backup.join().unwrap()
+    });
+    assert_eq!(noted, 1);
+    drop(open_backup(&lab));
+}
+
 #[test]
 fn a_poisoned_store_makes_no_backup() {
     let lab = lab(true);
