@@ -121,6 +121,9 @@ impl<T: PeerTransport> Node<T> {
         let (id, addresses) = (identity.node, self.addresses(&identity));
         loop {
             tokio::time::sleep(PAUSE * 10).await;
+            if self.check_not_stopped().is_err() {
+                return;
+            }
             match self.map().nodes.get(&id) {
                 Some(known) if *known == addresses => return,
                 // A node that was removed, or that has not joined yet, announces nothing.

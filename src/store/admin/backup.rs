@@ -198,17 +198,17 @@ impl Inner {
         mut hold: impl FnMut() -> (G, T),
     ) -> Result<(MutexGuard<'a, ()>, BackupMoment, T)> {
         for _ in 0..attempts {
-            let (held, noted) = hold();
+            let (guard, noted) = hold();
             if let Some(files) = writer.files.try_lock()
                 && let Some(maintenance) = writer.log.try_lock_maintenance()
             {
                 return Ok((files, self.moment(writer, &maintenance)?, noted));
             }
-            drop(held);
+            drop(guard);
             drop(writer.files.lock());
             drop(writer.log.lock_maintenance());
         }
-        let (_held, noted) = hold();
+        let (_guard, noted) = hold();
         let files = writer.files.lock();
         let maintenance = writer.log.lock_maintenance();
         Ok((files, self.moment(writer, &maintenance)?, noted))

@@ -322,19 +322,19 @@ fn a_backup_that_waits_for_other_work_keeps_no_writers_of_its_caller_out() {
     let lab = lab(false);
     let (db, _) = filled(&lab);
     let written = crate::sync::Mutex::new(0);
-    let (held, is_held) = std::sync::mpsc::channel();
+    let (begun, is_begun) = std::sync::mpsc::channel();
     let seal = db.inner.log().unwrap().lock_maintenance();
     let noted = std::thread::scope(|scope| {
         let backup = scope.spawn(|| {
             let hold = || {
                 let written = written.lock();
-                held.send(()).unwrap();
+                begun.send(()).unwrap();
                 let count = *written;
                 (written, count)
             };
             db.backup_holding(Path::new(TARGET), hold).unwrap()
         });
-        is_held.recv().unwrap();
+        is_begun.recv().unwrap();
         let until = std::time::Instant::now() + Duration::from_secs(60);
         let is_let_in = loop {
             if let Some(mut written) = written.try_lock() {
