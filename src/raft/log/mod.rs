@@ -80,8 +80,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Bitcask::open`], and [`Corrupt`](Error::Corrupt) if entries are missing, or cannot
-    /// be decoded by this version.
+    /// Those of [`Bitcask::open`], and [`Corrupt`](Error::Corrupt) if entries are missing, or this
+    /// version cannot decode them.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_group(path, options, 0)
     }
@@ -179,8 +179,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
         Ok(false)
     }
 
-    /// Appends entries behind those that were purged. Returns the entries if the state machine cannot
-    /// do without the purged ones yet.
+    /// Appends entries behind those that were purged. Returns the entries if the state machine
+    /// cannot do without the purged ones yet.
     fn append_held<I: Iterator<Item = C::Entry>>(
         &self,
         entries: I,

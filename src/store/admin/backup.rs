@@ -45,8 +45,8 @@ pub struct BackupReport {
     pub cancelled: bool,
 }
 
-/// How often the writers of a caller are let in again while a backup waits for a lock. Then they wait
-/// too, since seals and merges may take turns for ever.
+/// Number of times that a backup lets the writers of its caller in again while it waits for a lock.
+/// Then they wait too, since seals and merges may take turns for ever.
 const HELD_ATTEMPTS: usize = 16;
 
 /// Size of the range, above the store's ids, in which a backup's new ids start at random.
@@ -189,8 +189,8 @@ impl Inner {
     /// Captures the current state of the log while the caller keeps its writers out. Returns a lock
     /// that keeps the files from being removed.
     ///
-    /// What the caller holds comes before the locks of the store. So it cannot be taken behind them,
-    /// and is given back instead while one of them is not free.
+    /// What the caller holds comes before the locks of the store. So it cannot be taken behind
+    /// them, and is given back instead while one of them is not free.
     fn held_moment<'a, G, T>(
         &self,
         writer: &'a Writer,
