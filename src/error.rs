@@ -56,11 +56,9 @@ pub enum Error {
     },
 
     /// The writer in another process removed a segment that this read-only store was reading
-    /// without a mapping. By now its content is elsewhere in the store.
-    ///
-    /// Call [`refresh`](crate::ReadOnly::refresh) and read again. Raising the process's limits on
-    /// mappings and open files makes this error rarer: segments are mapped or kept open as far as
-    /// the limits allow.
+    /// without a mapping. By now its content is elsewhere in the store: call
+    /// [`refresh`](crate::ReadOnly::refresh) and read again. Raising the process's limits on
+    /// mappings and open files makes this rarer: more segments are mapped or kept open then.
     #[error("{} was removed by the process that writes to the store; call `refresh` and read again",
             path.display())]
     SegmentRemoved {
@@ -218,7 +216,6 @@ pub enum Error {
     },
 
     /// The store has never reached this position, or a crash took what the store held there.
-    ///
     /// A follower at this position may have seen changes that did not survive. Note the store's
     /// current position, read the whole store, and continue from that position.
     #[error("{} holds nothing at position {position}, perhaps after a crash; read the whole store \
@@ -373,7 +370,6 @@ pub enum Error {
 
     /// The timestamp of the log's last entry is close to the largest possible timestamp, and every
     /// entry has to be later than the one before it. Nothing was written; reads still work.
-    ///
     /// No clock reaches this time within 292,000 years, so a file was damaged or crafted. Copy the
     /// pairs to a new store.
     #[error("the log of {} has reached the largest timestamp, so no entry can follow; copy its \
@@ -383,8 +379,14 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// What worked for a store in the background, here for Raft, has ended with a panic.
+    #[error("what worked for {} in the background has panicked; open it again", path.display())]
+    Panicked {
+        /// The directory of the store, or of what consists of several.
+        path: PathBuf,
+    },
+
     /// An earlier write or sync failed part-way, so no later one may succeed. Reads still work.
-    ///
     /// Close the store and open it again: opening recovers everything that was durable.
     #[error(
         "the store accepts no more writes after an earlier failure; reopen it to recover: \

@@ -119,7 +119,9 @@ impl Apply<Consensus> for Applier {
     }
 
     fn opened(&self, store: &Arc<StateStore>) -> Result<()> {
-        let map = read_map(store.get(MAP_KEY)?.as_deref())?;
+        let map = read_map(store.get(MAP_KEY)?.as_deref()).map_err(|_| {
+            Error::corrupt(store.path(), 0, "its map of the cluster cannot be decoded")
+        })?;
         let keys = ReplicatedKeys::new(store.shared(), Arc::clone(store))?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
         self.map.send_replace(Arc::new(map));

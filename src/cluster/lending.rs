@@ -46,7 +46,14 @@ impl<T: PeerTransport> Node<T> {
         // A restart must not give it again to another copy.
         let number = drawn::number();
         let copy = LentCopy { number, files: copy, read: Instant::now() };
-        let before = self.lent().insert(group.number, copy);
+        let mut lent = self.lent();
+        if let Err(stopped) = self.check_not_stopped() {
+            drop(lent);
+            blocking(|| drop(copy));
+            return Err(stopped);
+        }
+        let before = lent.insert(group.number, copy);
+        drop(lent);
         discard(before);
         self.remove_when_unread(group.number, number);
         Ok(PeerAnswer::CopyLent { copy: number, index: index.unwrap_or(0), files })

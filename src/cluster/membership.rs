@@ -54,8 +54,7 @@ impl<T: PeerTransport> Node<T> {
                         incarnation: drawn::unique(),
                     },
                 };
-                identity.write(fs, dir)?;
-                self.open_groups(identity).await?;
+                self.settle(identity).await?;
                 identity
             }
         };
@@ -106,8 +105,7 @@ impl<T: PeerTransport> Node<T> {
         let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
         self.at_leader_from(MAP_GROUP, Some(address), put, SHORT_TIME * 2).await?;
         if open.is_none() {
-            identity.write(fs, dir)?;
-            self.open_groups(identity).await?;
+            self.settle(identity).await?;
         }
         drop(turn);
         for group in MAP_GROUP..=u64::from(identity.shards) {
@@ -123,6 +121,9 @@ impl<T: PeerTransport> Node<T> {
         let (id, addresses) = (identity.node, self.addresses(&identity));
         loop {
             tokio::time::sleep(PAUSE * 10).await;
+            if self.check_not_stopped().is_err() {
+                return;
+            }
             match self.map().nodes.get(&id) {
                 Some(known) if *known == addresses => return,
                 // A node that was removed, or that has not joined yet, announces nothing.

@@ -35,6 +35,7 @@ mod node;
 mod options;
 mod proposer;
 mod read_index;
+mod receiving;
 mod restoring;
 mod running;
 mod shards;

@@ -1,7 +1,7 @@
 //! One node: its groups, and what it answers to the others.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,16 +10,18 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::ClusterError;
 use super::group::RaftGroup;
-use super::identity::NodeIdentity;
+use super::identity::{self, NodeIdentity};
 use super::lending::LentCopies;
 use super::map::{ClusterMap, MAP_GROUP, MapChange, SHARDS_MAX};
 use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient};
 use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
+use super::receiving::SnapshotsByGroup;
 use super::status::{GroupStatus, NodeStatus, entries};
+use crate::error::Error;
 use crate::fs;
-use crate::raft::{LogStore, SnapshotFiles, blocking};
+use crate::raft::blocking;
 
 /// A node, whatever its connections are made of.
 pub(crate) struct Node<T> {
@@ -30,16 +32,16 @@ pub(crate) struct Node<T> {
     /// Lock 0, before the groups: the turn to found or to join a cluster.
     pub(super) founding: AsyncMutex<()>,
     /// Lock 9: snapshots that are being received, by group. A new one replaces the one before.
-    receiving: Mutex<SnapshotsByGroup>,
+    pub(super) receiving: Mutex<SnapshotsByGroup>,
     /// Lock 9: copies that are lent.
     pub(super) lent: Mutex<LentCopies>,
-    next_snapshot: AtomicU64,
+    pub(super) next_snapshot: AtomicU64,
+    /// Whether the node was stopped. What is put under one of the locks above is put there only if
+    /// it was not: [`stop`](Self::stop) sets this before it empties them.
+    is_stopped: AtomicBool,
     /// Connections to the others that nobody uses.
     idle: Arc<IdlePeers>,
 }
-
-/// Snapshots by group, each with a number.
-type SnapshotsByGroup = BTreeMap<u64, (u64, SnapshotFiles)>;
 
 /// The groups that this node takes part in.
 #[derive(Default)]
@@ -69,6 +71,7 @@ impl<T: PeerTransport> Node<T> {
             lent: Mutex::default(),
             idle: Arc::default(),
             next_snapshot: AtomicU64::new(1),
+            is_stopped: AtomicBool::new(false),
         };
         let node = Arc::new(node);
         if let Some(identity) = NodeIdentity::read(&node.options.env.fs, &node.options.dir)? {
@@ -96,22 +99,54 @@ impl<T: PeerTransport> Node<T> {
         )))
     }
 
+    /// Makes the directory that of a node of a cluster, and opens all groups. The caller has the
+    /// turn.
+    pub(super) async fn settle(&self, identity: NodeIdentity) -> Result<(), ClusterError> {
+        self.check_not_stopped()?;
+        identity.settle(&self.options)?;
+        self.open_groups(identity).await
+    }
+
     /// Opens all groups of a cluster. The caller has the turn, or nobody else has the node.
-    pub(super) async fn open_groups(&self, identity: NodeIdentity) -> Result<(), ClusterError> {
+    async fn open_groups(&self, identity: NodeIdentity) -> Result<(), ClusterError> {
         if self.identity().is_some() {
             return Ok(());
         }
-        let (env, path) = (&self.options.env, self.options.dir.join("log"));
-        let log = LogStore::open_on(env, &path, self.options.store.clone(), MAP_GROUP)?;
+        let log = identity::open_log(&self.options)?;
         let mut groups = BTreeMap::new();
         for number in MAP_GROUP..=u64::from(identity.shards) {
             let log = if number == MAP_GROUP { log.clone() } else { log.group(number)? };
             let cluster = Some(identity.cluster);
             let network = PeerNetwork { cluster, ..self.network(number) };
             let group = RaftGroup::start(&self.options, number, log, network).await?;
+            let shards = group.map().shards;
+            if number == MAP_GROUP && ![0, identity.shards].contains(&shards) {
+                group.stop().await;
+                let (path, wrong) = (self.options.dir.join("NODE"), identity.shards);
+                let reason = format!("it says {wrong} shards, and the map of the cluster {shards}");
+                return Err(Error::corrupt(&path, 0, reason).into());
+            }
             groups.insert(number, group);
         }
-        *self.groups() = NodeGroups { identity: Some(identity), groups };
+        let stopped = {
+            let mut open = self.groups();
+            match self.check_not_stopped() {
+                Ok(()) => {
+                    *open = NodeGroups { identity: Some(identity), groups };
+                    return Ok(());
+                }
+                Err(stopped) => stopped,
+            }
+        };
+        stop_all(&groups).await;
+        Err(stopped)
+    }
+
+    /// Refuses what a node that was stopped does no more: others may have its directory by now.
+    pub(super) fn check_not_stopped(&self) -> Result<(), ClusterError> {
+        if self.is_stopped.load(Ordering::Acquire) {
+            return Err(ClusterError::Stopped("it was stopped".to_owned()));
+        }
         Ok(())
     }
 
@@ -170,14 +205,13 @@ impl<T: PeerTransport> Node<T> {
 
     /// Ends all groups. What was acknowledged is durable.
     pub(crate) async fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
         // Before the groups: whoever opens them next may give the same names to other files.
         let received = std::mem::take(&mut *self.snapshots());
         let lent = std::mem::take(&mut *self.lent());
         drop(tokio::task::spawn_blocking(move || drop((received, lent))).await);
         let groups = std::mem::take(&mut *self.groups()).groups;
-        for group in groups.values() {
-            group.stop().await;
-        }
+        stop_all(&groups).await;
     }
 
     /// Returns whether a node leaves unanswered what this one asks it.
@@ -210,15 +244,6 @@ impl<T: PeerTransport> Node<T> {
         })
     }
 
-    fn snapshots(&self) -> MutexGuard<'_, SnapshotsByGroup> {
-        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns a number for a snapshot that is received.
-    fn next_snapshot(&self) -> u64 {
-        self.next_snapshot.fetch_add(1, Ordering::Relaxed)
-    }
-
     async fn answer_raft(&self, group: &RaftGroup, request: PeerRequest) -> PeerAnswer {
         let raft = &group.raft;
         let answered = match request {
@@ -241,10 +266,8 @@ impl<T: PeerTransport> Node<T> {
             }
             PeerRequest::BeginSnapshot => match raft.begin_receiving_snapshot().await {
                 Ok(files) => {
-                    let number = self.next_snapshot();
-                    let before = self.snapshots().insert(group.number, (number, *files));
-                    discard(before);
-                    Ok(PeerAnswer::SnapshotBegun(number))
+                    let begun = self.receive(group.number, *files);
+                    begun.map(PeerAnswer::SnapshotBegun).map_err(|stopped| stopped.to_string())
                 }
                 Err(error) => Err(error.to_string()),
             },
@@ -278,22 +301,6 @@ impl<T: PeerTransport> Node<T> {
         }
         let is_other = recipient.cluster.is_some() && recipient.cluster != mine;
         is_other.then(|| format!("node {me} does not belong to that cluster"))
-    }
-
-    /// Returns the snapshot that is being received, and forgets it if it is complete.
-    fn received(
-        &self,
-        group: u64,
-        snapshot: u64,
-        is_complete: bool,
-    ) -> Result<SnapshotFiles, String> {
-        let mut snapshots = self.snapshots();
-        let found = snapshots.get(&group).filter(|(number, _)| *number == snapshot);
-        let files = found.map(|(_, files)| files.clone());
-        if is_complete && files.is_some() {
-            snapshots.remove(&group);
-        }
-        files.ok_or_else(|| "another snapshot has taken the place of this one".to_owned())
     }
 
     async fn answer_admin(
@@ -339,6 +346,12 @@ impl<T: PeerTransport> Node<T> {
             _ => return Err(ClusterError::Refused("that is a request of Raft".to_owned())),
         }
         Ok(PeerAnswer::Done)
+    }
+}
+
+async fn stop_all(groups: &BTreeMap<u64, Arc<RaftGroup>>) {
+    for group in groups.values() {
+        group.stop().await;
     }
 }
 

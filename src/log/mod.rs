@@ -123,6 +123,11 @@ impl LogWriter {
         self.maintenance.lock()
     }
 
+    /// Does so if the lock is free.
+    pub(crate) fn try_lock_maintenance(&self) -> Option<MutexGuard<'_, ()>> {
+        self.maintenance.try_lock()
+    }
+
     /// Returns an error if writing has ended, or in a forked child.
     pub(crate) fn check(&self) -> Result<()> {
         self.commit.check()

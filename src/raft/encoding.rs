@@ -1,9 +1,11 @@
 //! How openraft's types lie in a store: with postcard, behind a byte that names the encoding.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown_key};
 
 /// The only encoding so far.
 const VERSION: u8 = 1;
@@ -43,6 +45,19 @@ pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T>
         Some((version, _)) => Err(failed(format!("the encoding {version} is unknown"))),
         None => Err(failed("there are no bytes".to_owned())),
     }
+}
+
+/// Decodes what a store holds under a key. The error names the store: nobody outside of it knows
+/// the key.
+pub(super) fn decode_in<T: DeserializeOwned>(store: &Path, key: &[u8], bytes: &[u8]) -> Result<T> {
+    decode(key, bytes).map_err(|error| match error {
+        Error::Undecodable { key, reason } => {
+            let key = shown_key(&key);
+            let reason = format!("what it holds under key {key} cannot be decoded: {reason}");
+            Error::corrupt(store, 0, reason)
+        }
+        error => error,
+    })
 }
 
 #[cfg(test)]

@@ -19,6 +19,12 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+
+    /// Takes the lock if no one holds it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        // No model panics.
+        self.0.try_lock().ok()
+    }
 }
 
 /// No thread waits in a model.

@@ -32,6 +32,13 @@ impl<T> Mutex<T> {
         MutexGuard { mutex: self, held }
     }
 
+    /// Takes the lock if no one holds it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        // A schedule in which a task panics has failed.
+        let held = self.0.try_lock().ok()?;
+        Some(MutexGuard { mutex: self, held })
+    }
+
     /// Releases the lock, runs a closure, and takes the lock again.
     pub(crate) fn unlocked<'a, R>(
         &'a self,

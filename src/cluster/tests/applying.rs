@@ -8,6 +8,7 @@ use crate::cluster::consensus::{Answered, Consensus, Proposal, Request};
 use crate::options::Options;
 use crate::raft::StateMachine;
 use crate::resp::CommandsRequest;
+use crate::store::Bitcask;
 
 /// A group that applies what it is given.
 pub(super) struct AppliedGroup {
@@ -82,6 +83,18 @@ async fn a_command_that_puts_too_much_for_an_entry_changes_nothing() {
     assert!(answers.iter().all(|it| matches!(it, Answered::Refused(_))), "{answers:?}");
     assert!(group.run(2000, "STRLEN b").await.contains("Integer(3)"));
     assert!(group.run(2000, "EXISTS a c").await.contains("Integer(1)"));
+}
+
+#[test]
+fn a_map_that_cannot_be_decoded_is_damage_of_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || StateMachine::open(dir.path(), Options::new(), Applier::new());
+    drop(open().unwrap());
+    let db = Bitcask::open(dir.path().join("state-1"), Options::new()).unwrap();
+    db.put("\0raft.map", "").unwrap();
+    db.close().unwrap();
+    let error = open().unwrap_err();
+    assert!(error.is_corruption() && error.to_string().contains("state-1"), "{error}");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use crate::store::Env;
 use crate::testing::twin::Twin;
 
 /// Starts a cluster of one node, of one shard.
-async fn node(options: ClusterOptions) -> (Arc<Node<Tcp>>, Arc<RaftGroup>) {
+pub(super) async fn node(options: ClusterOptions) -> (Arc<Node<Tcp>>, Arc<RaftGroup>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = options.listen(listener.local_addr().unwrap().to_string());
     let node = Node::start(options, Tcp).await.unwrap();

@@ -9,3 +9,4 @@ mod restoring;
 mod scripted;
 #[cfg(not(shuttle))]
 mod simulation;
+mod starting;

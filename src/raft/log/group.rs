@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::keys::{LogItem, entries_prefix, index_of, key_of};
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
-use crate::raft::encoding::{decode, encode, encode_checked};
+use crate::raft::encoding::{decode_in, encode, encode_checked};
 use crate::raft::failure::During as _;
 use crate::store::{Batch, Bitcask};
 use crate::sync::Mutex;
@@ -67,7 +67,7 @@ impl<C: RaftTypeConfig> fmt::Debug for GroupLog<C> {
 }
 
 fn get<T: DeserializeOwned>(store: &Bitcask, key: &[u8]) -> Result<Option<T>> {
-    store.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
+    store.get(key)?.map(|bytes| decode_in(store.path(), key, &bytes)).transpose()
 }
 
 fn put<T: Serialize>(store: &Bitcask, key: &[u8], value: &T) -> Result<()> {
@@ -229,7 +229,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
                     return Err(gap(store, self.number, index));
                 };
                 read_size += bytes.len() as u64;
-                entries.push(decode(key, &bytes)?);
+                entries.push(decode_in(store.path(), key, &bytes)?);
             }
             at = until;
         }

@@ -1,16 +1,16 @@
 //! The log of a Raft node, and its vote.
 //!
 //! - Several groups of a node share one store, and so its syncs. `group` has what belongs to one.
-//! - `syncing` makes entries durable, and tells openraft.
+//! - `reader` reads entries, and `syncing` makes entries durable, and tells openraft.
 
 pub(super) mod group;
 mod keys;
+mod reader;
 pub(super) mod syncing;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::{self, Debug};
-use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use std::time::Duration;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt as _;
 use openraft::{
-    Entry, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogId as _, RaftLogReader,
-    RaftTypeConfig, StorageError, Vote,
+    Entry, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftTypeConfig, StorageError,
+    Vote,
 };
 
 use super::blocking::blocking;
@@ -32,11 +32,8 @@ use crate::mistake::{Mistake, made};
 use crate::options::{History, KEY_SIZE_LIMIT, Options, SyncPolicy, VALUE_SIZE_LIMIT};
 use crate::store::{Bitcask, Env};
 use group::GroupLog;
+pub use reader::LogReader;
 use syncing::Syncing;
-
-/// Size of entries in bytes above which
-/// [`limited_get_log_entries`](RaftLogReader::limited_get_log_entries) returns no more of them.
-const PAYLOAD_SIZE: u64 = 4 << 20;
 
 /// How often an append looks whether the state machine holds what was purged.
 const HELD_LOOKED: Duration = Duration::from_millis(5);
@@ -56,16 +53,6 @@ pub struct LogStore<C: RaftTypeConfig> {
     shared: Arc<SharedLog>,
     group: Arc<GroupLog<C>>,
     holder: Option<Arc<dyn Holder<C>>>,
-}
-
-/// Reads the entries of a [`LogStore`], for the tasks of openraft that send them to other nodes.
-///
-/// A leader does not truncate its log. Once the log has been truncated, a reader from before
-/// belongs to a leader of the past, and finds nothing any more.
-pub struct LogReader<C: RaftTypeConfig> {
-    log: LogStore<C>,
-    /// Number of times that the log had been truncated when the reader was made.
-    truncations: u64,
 }
 
 /// A state machine, as its log sees it.
@@ -93,8 +80,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Bitcask::open`], [`Undecodable`](Error::Undecodable) for entries that this
-    /// version cannot read, and [`Corrupt`](Error::Corrupt) if entries are missing.
+    /// Those of [`Bitcask::open`], and [`Corrupt`](Error::Corrupt) if entries are missing, or this
+    /// version cannot decode them.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_group(path, options, 0)
     }
@@ -147,7 +134,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
     }
 
     /// Removes the log and the vote of this group, for example when its node has left the cluster.
-    /// Durable when this returns.
+    /// Durable when this returns. Remove the directory of the group's state machine too: openraft
+    /// does not start with a state whose log is gone.
     ///
     /// # Errors
     ///
@@ -159,7 +147,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
 
     /// Removes the log and the vote of another group, which must not be in use. It need not be one
     /// that [`group`](Self::group) can open: this is the way to replace a damaged log, by a node
-    /// that begins anew under another id. Durable when this returns.
+    /// that begins anew under another id, and with another directory for the state machine. Durable
+    /// when this returns.
     ///
     /// # Errors
     ///
@@ -177,16 +166,6 @@ impl<C: RaftTypeConfig> LogStore<C> {
         self.shared.store.stats()
     }
 
-    fn entries(
-        &self,
-        start: u64,
-        end: u64,
-        size: u64,
-    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let entries = self.group.read(&self.shared.store, start, end, size);
-        entries.during(ErrorSubject::Logs, ErrorVerb::Read)
-    }
-
     /// Removes what was purged, if the state machine can do without it. Returns whether anything is
     /// left to be removed.
     fn purge_held(&self) -> Result<bool> {
@@ -200,13 +179,38 @@ impl<C: RaftTypeConfig> LogStore<C> {
         Ok(false)
     }
 
+    /// Appends entries behind those that were purged. Returns the entries if the state machine
+    /// cannot do without the purged ones yet.
+    fn append_held<I: Iterator<Item = C::Entry>>(
+        &self,
+        entries: I,
+    ) -> Result<Option<I>, StorageError<C::NodeId>> {
+        if self.purge_held().during(ErrorSubject::Logs, ErrorVerb::Write)? {
+            return Ok(Some(entries));
+        }
+        self.group.append(&self.shared.store, entries)?;
+        Ok(None)
+    }
+
     /// Begins the log behind what the state machine holds, if that is not of this log. A node that
     /// died after it had installed a snapshot, and before it had removed the entries that the
     /// snapshot replaces, would go on with both.
+    ///
+    /// openraft saves a vote before it appends an entry of a leader, asks for votes or installs a
+    /// snapshot. So a log without a vote, beside a state to which entries were applied, is not the
+    /// log of that state: a node that began with it could vote twice in a term.
     fn begin_behind_state(&self) -> Result<()> {
         let Some(applied) = self.holder.as_ref().and_then(|holder| holder.applied()) else {
             return Ok(());
         };
+        if self.group.vote(&self.shared.store)?.is_none() {
+            let reason = format!(
+                "the Raft log of group {} holds no vote, but the state beside it was voted for, so \
+                 the log has lost what was durable",
+                self.group.number()
+            );
+            return Err(Error::corrupt(self.shared.store.path(), 0, reason));
+        }
         if self.group.differs_from(&self.shared.store, &applied)? {
             self.group.purge(applied);
             self.purge_held()?;
@@ -222,7 +226,7 @@ impl<C: RaftTypeConfig> LogStore<C> {
         match result.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(cause)) => Err(Error::Poisoned { cause }),
-            Err(_) => Err(Error::ReadOnly),
+            Err(_) => Err(Error::Panicked { path: self.shared.store.path().into() }),
         }
     }
 }
@@ -238,76 +242,6 @@ impl<C: RaftTypeConfig> Clone for LogStore<C> {
 impl<C: RaftTypeConfig> Debug for LogStore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogStore").field("group", &self.group).finish_non_exhaustive()
-    }
-}
-
-impl<C: RaftTypeConfig> Debug for LogReader<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogReader").field("group", &self.log.group).finish_non_exhaustive()
-    }
-}
-
-/// Returns the first index of a range, and the index behind its last.
-fn ends_of(range: &impl RangeBounds<u64>) -> (u64, u64) {
-    let start = match range.start_bound() {
-        Bound::Included(start) => *start,
-        Bound::Excluded(before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(last) => last.saturating_add(1),
-        Bound::Excluded(end) => *end,
-        Bound::Unbounded => u64::MAX,
-    };
-    (start, end)
-}
-
-impl<C: RaftTypeConfig> RaftLogReader<C> for LogStore<C> {
-    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
-        &mut self,
-        range: R,
-    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let (start, end) = ends_of(&range);
-        self.entries(start, end, u64::MAX)
-    }
-
-    async fn limited_get_log_entries(
-        &mut self,
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        self.entries(start, end, PAYLOAD_SIZE)
-    }
-}
-
-impl<C: RaftTypeConfig> LogReader<C> {
-    /// Returns what was read, unless the log has been truncated since the reader was made: then the
-    /// entries may be of two leaders.
-    fn current(&self, entries: Vec<C::Entry>) -> Vec<C::Entry> {
-        if self.log.group.truncations() == self.truncations { entries } else { Vec::new() }
-    }
-}
-
-impl<C: RaftTypeConfig> RaftLogReader<C> for LogReader<C> {
-    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
-        &mut self,
-        range: R,
-    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let entries = self.log.try_get_log_entries(range).await?;
-        Ok(self.current(entries))
-    }
-
-    async fn limited_get_log_entries(
-        &mut self,
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<C::Entry>, StorageError<C::NodeId>> {
-        let mut entries = self.log.limited_get_log_entries(start, end).await?;
-        // The rest of a range whose beginning was purged does not follow what the other node has.
-        if entries.first().is_some_and(|first| first.get_log_id().index != start) {
-            entries.clear();
-        }
-        Ok(self.current(entries))
     }
 }
 
@@ -341,14 +275,15 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         &mut self,
         committed: Option<LogId<C::NodeId>>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let saved = self.group.save_committed(&self.shared.store, committed.as_ref());
+        // A write may have to seal a segment or to create one.
+        let saved = blocking(|| self.group.save_committed(&self.shared.store, committed.as_ref()));
         saved.during(ErrorSubject::Logs, ErrorVerb::Write)
     }
 
     async fn read_committed(
         &mut self,
     ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
-        let committed = self.group.committed(&self.shared.store);
+        let committed = blocking(|| self.group.committed(&self.shared.store));
         committed.during(ErrorSubject::Logs, ErrorVerb::Read)
     }
 
@@ -361,13 +296,13 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         I: IntoIterator<Item = C::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        // Behind entries that were purged, and that are still there.
-        let subject = || (ErrorSubject::Logs, ErrorVerb::Write);
-        while self.purge_held().during(subject().0, subject().1)? {
-            C::sleep(HELD_LOOKED).await;
+        let mut left = Some(entries.into_iter());
+        while let Some(entries) = left.take() {
+            left = blocking(|| self.append_held(entries))?;
+            if left.is_some() {
+                C::sleep(HELD_LOOKED).await;
+            }
         }
-        let entries = entries.into_iter();
-        self.group.append(&self.shared.store, entries)?;
         self.shared.syncing.then(Box::new(move |result| {
             callback
                 .log_io_completed(result.map_err(|error| std::io::Error::other(error.to_string())));

@@ -69,8 +69,8 @@ impl Syncing {
         let mut waiting = self.queue.waiting.lock();
         if waiting.is_over {
             drop(waiting);
-            // The thread has panicked.
-            return done(Err(Arc::new(Error::ReadOnly)));
+            let path = self.queue.store.path().into();
+            return done(Err(Arc::new(Error::Panicked { path })));
         }
         waiting.done.push(done);
         drop(waiting);

@@ -1,13 +1,15 @@
 //! The log, beyond what openraft's suite asks for.
 
 use openraft::storage::{RaftLogStorageExt as _, RaftStateMachine as _};
-use openraft::{Entry, EntryPayload, RaftSnapshotBuilder as _};
+use openraft::{Entry, EntryPayload, RaftLogReader as _, RaftSnapshotBuilder as _};
 
 use super::group::GroupLog;
 use super::keys::{LogItem, key_of};
 use super::*;
 use crate::raft::tests::suite::copy;
-use crate::raft::tests::{Put, TestConfig, entry, env, log_id, now, options, try_log, try_state};
+use crate::raft::tests::{
+    PANICKING, Put, TestConfig, entry, env, log_id, now, options, try_log, try_state,
+};
 use crate::testing::twin::{Call, Fault, FaultKind, Twin};
 
 fn indexes(entries: &[Entry<TestConfig>]) -> Vec<u64> {
@@ -100,8 +102,20 @@ fn what_cannot_be_decoded_is_an_error() {
     for len in 0..bytes.len() {
         db.put(&key, &bytes[..len]).unwrap();
         let group = GroupLog::<TestConfig>::open(&db, 0).unwrap();
-        assert!(group.read(&db, 0, 3, u64::MAX).unwrap_err().is_undecodable(), "{len}");
+        let error = group.read(&db, 0, 3, u64::MAX).unwrap_err();
+        assert!(error.is_corruption() && error.to_string().contains("/log"), "{len}: {error}");
     }
+}
+
+/// Whoever reads the error of a node has not asked for a key.
+#[test]
+fn a_vote_that_cannot_be_decoded_is_damage_of_the_log() {
+    let twin = Twin::new();
+    let db = Bitcask::open_on(&env(&twin), Path::new("/log"), options()).unwrap();
+    db.put(key_of(0, LogItem::Vote), b"\x01").unwrap();
+    db.close().unwrap();
+    let error = now(try_log(&twin).unwrap().read_vote()).unwrap_err().to_string();
+    assert!(error.contains("/log is corrupt"), "{error}");
 }
 
 /// A thread syncs for several groups at once.
@@ -264,6 +278,28 @@ fn a_reader_finds_nothing_of_a_range_whose_beginning_was_purged() {
     });
 }
 
+/// The directory of the log was not mounted, or somebody has deleted it. The node would give a vote
+/// again that it has given.
+#[test]
+fn a_log_that_was_lost_is_not_begun_anew_beside_its_state() {
+    now(async {
+        let twin = Twin::new();
+        let mut state = try_state(&twin).unwrap();
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        // A node that has applied nothing, and has not voted, is a new one.
+        log.get_log_state().await.unwrap();
+        log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+        log.blocking_append((0..3).map(|at| entry(1, at))).await.unwrap();
+        state.apply((0..3).map(|at| entry(1, at))).await.unwrap();
+        drop(log);
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 2)));
+        let mut log = try_log(&Twin::new()).unwrap().purging_after(&state);
+        let error = log.get_log_state().await.unwrap_err().to_string();
+        assert!(error.contains("/log") && error.contains("group 0 holds no vote"), "{error}");
+    });
+}
+
 /// A request that can be encoded, and never decoded: postcard does not store which variant it is.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
@@ -317,6 +353,67 @@ fn an_append_does_not_wait_for_a_state_machine_that_has_failed() {
     });
 }
 
+/// Nor for one whose task in openraft has ended for another reason.
+#[test]
+fn an_append_does_not_wait_for_a_state_machine_that_is_gone() {
+    now(async {
+        let twin = Twin::new();
+        let mut state = try_state(&twin).unwrap();
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        log.purge(log_id(2, 8)).await.unwrap();
+        twin.fail(Fault::new(FaultKind::Enospc).only(Call::CreateDir));
+        assert!(state.begin_receiving_snapshot().await.is_err());
+        let error = log.blocking_append([entry(2, 9)]).await.unwrap_err().to_string();
+        assert!(error.contains("no space left for /state/incoming-2"), "{error}");
+        // Another attempt begins.
+        state.apply([entry(1, 0)]).await.unwrap();
+        let mut worker = state.clone();
+        let put = Put { key: PANICKING.into(), value: Vec::new(), now: 0, ttl: None };
+        let entry_of = Entry { log_id: log_id(1, 1), payload: EntryPayload::Normal(put) };
+        let worker = std::thread::spawn(move || drop(now(worker.apply([entry_of]))));
+        assert!(worker.join().is_err());
+        let error = log.blocking_append([entry(2, 9)]).await.unwrap_err().to_string();
+        assert!(error.contains("what worked for /state in the background has panicked"), "{error}");
+    });
+}
+
+/// A state machine whose disk is slow.
+struct SlowHolder(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Holder<TestConfig> for SlowHolder {
+    fn holds(&self, _: u64) -> Result<bool> {
+        // An error says that the test has failed.
+        let _ = self.0.lock().unwrap().recv();
+        Ok(true)
+    }
+
+    fn applied(&self) -> Option<LogId<u64>> {
+        None
+    }
+}
+
+/// Otherwise a node whose disk is slow would not even answer the others.
+#[test]
+fn an_append_that_waits_for_the_disk_leaves_its_thread_to_others() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let mut log = try_log(&Twin::new()).unwrap();
+    runtime.block_on(log.blocking_append([entry(1, 0)])).unwrap();
+    log.group.purge(log_id(1, 0));
+    log.holder = Some(Arc::new(SlowHolder(std::sync::Mutex::new(may_go_on))));
+    let (ended, end) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        // This task runs once the one that appends has left the thread to it.
+        tokio::spawn(async move { go_on.send(()).unwrap() });
+        ended.send(log.blocking_append([entry(1, 1)]).await.is_ok()).unwrap();
+    });
+    let is_appended = end.recv_timeout(Duration::from_secs(60));
+    // If nothing else has run, this would wait for ever.
+    runtime.shutdown_background();
+    assert_eq!(is_appended, Ok(true));
+}
+
 /// Those that wait for a sync hear of it when nothing syncs any more.
 #[test]
 fn nobody_waits_for_a_thread_that_is_gone() {
@@ -332,7 +429,7 @@ fn nobody_waits_for_a_thread_that_is_gone() {
             Err(_) => {}
             Ok(Ok(())) => unreachable!("the thread goes on"),
             Ok(Err(error)) => {
-                assert!(matches!(*error, Error::ReadOnly), "{error}");
+                assert!(matches!(&*error, Error::Panicked { path } if path == dir.path()));
                 break;
             }
         }

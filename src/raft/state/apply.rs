@@ -20,9 +20,8 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Access, Lock};
 use crate::mistake::{Mistake, made};
 use crate::options::{Options, SyncPolicy, TransactionOptions, WriteOptions};
-use crate::raft::encoding::{decode, encode};
+use crate::raft::encoding::{decode_in, encode};
 use crate::raft::failure::During as _;
-use crate::raft::log::Holder;
 use crate::store::{Bitcask, Env, Reader, Transaction};
 use crate::sync::Mutex;
 
@@ -114,7 +113,7 @@ pub(super) struct StateCore<C: RaftTypeConfig, A> {
     /// The number of the next directory.
     next_number: AtomicU64,
     /// Number of entries from the first one on that a loss of power cannot take back.
-    held: AtomicU64,
+    pub(super) held: AtomicU64,
     /// Lock 0, before the others: the turn to build or to install a snapshot.
     pub(super) turn: Mutex<()>,
     /// Lock 0, after the turn: which directories count.
@@ -210,12 +209,6 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
         std::mem::replace(&mut *current, store)
     }
 
-    /// Notes that everything up to an entry is durable here.
-    pub(super) fn note_held(&self, index: Option<u64>) {
-        let held = index.map_or(0, |index| index.saturating_add(1));
-        self.held.fetch_max(held, Ordering::AcqRel);
-    }
-
     /// Returns a number that no directory has had since the state was opened.
     pub(super) fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
@@ -224,13 +217,6 @@ impl<C: RaftTypeConfig, A> StateCore<C, A> {
     /// Opens the store in a directory of this state machine.
     pub(super) fn open_state(&self, number: u64) -> Result<OpenedState<C>> {
         open_state(&self.env, &self.dir, &self.options, number, false)
-    }
-
-    /// Notes the error of an installation, after which openraft applies no more entries.
-    pub(super) fn noting_failure(&self, installed: Result<()>) -> Result<(), Arc<Error>> {
-        installed.map_err(Arc::new).inspect_err(|error| {
-            self.applying.lock().failure = Some(Arc::clone(error));
-        })
     }
 
     pub(super) fn applied_state(&self) -> AppliedState<C> {
@@ -287,7 +273,7 @@ fn open_state<C: RaftTypeConfig>(
 /// Reads what was applied to a store.
 pub(super) fn applied_to<C: RaftTypeConfig>(db: &Reader) -> Result<AppliedNow<C>> {
     match db.get(APPLIED_KEY)? {
-        Some(bytes) => decode(APPLIED_KEY, &bytes),
+        Some(bytes) => decode_in(db.path(), APPLIED_KEY, &bytes),
         None => Ok(AppliedNow { log_id: None, time: 0, membership: StoredMembership::default() }),
     }
 }
@@ -306,28 +292,6 @@ impl<C: RaftTypeConfig> AppliedNow<C> {
         let mut tx = db.begin();
         self.put(&mut tx)?;
         commit(db, tx)
-    }
-}
-
-impl<C: RaftTypeConfig, A: Apply<C>> Holder<C> for StateCore<C, A> {
-    fn holds(&self, index: u64) -> Result<bool> {
-        if self.held.load(Ordering::Acquire) > index {
-            return Ok(true);
-        }
-        let applying = self.applying.lock();
-        let last = applying.now.log_id.as_ref().map(|last| last.index);
-        if last < Some(index) {
-            let failure = applying.failure.clone();
-            return failure.map_or(Ok(false), |cause| Err(Error::Poisoned { cause }));
-        }
-        drop(applying);
-        self.store().db().sync()?;
-        self.note_held(last);
-        Ok(true)
-    }
-
-    fn applied(&self) -> Option<LogId<C::NodeId>> {
-        self.applying.lock().now.log_id.clone()
     }
 }
 

@@ -25,9 +25,11 @@ impl<C: RaftTypeConfig, A> StateMachine<C, A> {
         let dir = Arc::new(OwnedDir::new(&core.dir.fs, path));
         dir.supersede();
         let store = core.store();
-        let applying = core.applying.lock();
-        let index = applying.now.log_id.index();
-        store.db().backup_noting(dir.path(), move || drop(applying))?;
+        let index = store.db().backup_holding(dir.path(), || {
+            let applying = core.applying.lock();
+            let index = applying.now.log_id.index();
+            (applying, index)
+        })?;
         Ok((SnapshotFiles::new(dir), index))
     }
 }

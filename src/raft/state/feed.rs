@@ -17,7 +17,7 @@ use super::files::SnapshotFiles;
 use super::{StateMachine, StateStore};
 use crate::clock::system_time;
 use crate::error::{Error, Result};
-use crate::raft::encoding::decode;
+use crate::raft::encoding::decode_in;
 use crate::store::changes::part::Received;
 use crate::store::{Change, Changes, Operation};
 
@@ -135,8 +135,9 @@ impl<C: RaftTypeConfig, A> EntryFeed<C, A> {
             return Ok(());
         }
         let index = self.at.index;
-        let sought = store.seek(APPLIED_KEY, |found| Ok(read::<C>(found)?.place.index <= index))?;
-        let before = sought.before.map(|found| read::<C>(&found)).transpose()?;
+        let read = |found: &[u8]| read::<C>(&store, found);
+        let sought = store.seek(APPLIED_KEY, |found| Ok(read(found)?.place.index <= index))?;
+        let before = sought.before.map(|found| read(&found)).transpose()?;
         let is_there = match before {
             // The same index in another history: of a cluster that was put back to an older state.
             Some(found) if self.at.term != 0 && found.place.term != self.at.term => false,
@@ -145,7 +146,7 @@ impl<C: RaftTypeConfig, A> EntryFeed<C, A> {
                 found.place.index == index
             }
             None => match sought.next {
-                Some(next) => read::<C>(&next)?.place.index.saturating_sub(1) == index,
+                Some(next) => read(&next)?.place.index.saturating_sub(1) == index,
                 None => applied.index == index,
             },
         };
@@ -229,7 +230,7 @@ impl<C: RaftTypeConfig, A> EntryFeed<C, A> {
         };
         let wrong = |reason: &str| Error::corrupt(reading.store.path(), 0, reason);
         let found = found.ok_or_else(|| wrong("a change has no place in the log of Raft"))?;
-        let entry = read::<C>(&found)?;
+        let entry = read::<C>(&reading.store, &found)?;
         let next = self.at.index.saturating_add(1);
         let is_first = self.at.index == 0 && entry.place.index == 0;
         if entry.place.index > next {
@@ -248,15 +249,15 @@ fn place_of<C: RaftTypeConfig>(applied: &AppliedNow<C>) -> EntryPlace {
 }
 
 /// Decodes what an entry says of itself.
-fn read<C: RaftTypeConfig>(found: &[u8]) -> Result<EntryRead> {
-    let applied: AppliedNow<C> = decode(APPLIED_KEY, found)?;
+fn read<C: RaftTypeConfig>(store: &StateStore, found: &[u8]) -> Result<EntryRead> {
+    let applied: AppliedNow<C> = decode_in(store.path(), APPLIED_KEY, found)?;
     Ok(EntryRead { place: place_of(&applied), time: system_time(applied.time) })
 }
 
 /// Returns the failure of a feed whose next entry is not there.
 fn gone<C: RaftTypeConfig>(store: &StateStore) -> Result<FeedFailure> {
     let oldest = match store.seek(APPLIED_KEY, |_| Ok(false))?.next {
-        Some(first) => read::<C>(&first)?.place.index.saturating_sub(1),
+        Some(first) => read::<C>(store, &first)?.place.index.saturating_sub(1),
         None => place_of(&applied_to::<C>(store.db())?).index,
     };
     Ok(FeedFailure::Gone { oldest })

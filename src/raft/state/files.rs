@@ -83,12 +83,14 @@ impl SnapshotFiles {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read), and [`ReadOnly`](Error::ReadOnly) if the snapshot was not begun by
-    /// [`begin_receiving_snapshot`](openraft::Raft::begin_receiving_snapshot), or is installed.
+    /// As [`read`](Self::read), and [`InvalidSource`](Error::InvalidSource) if the snapshot was not
+    /// begun by [`begin_receiving_snapshot`](openraft::Raft::begin_receiving_snapshot), or is
+    /// installed.
     pub fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
         let path = self.file(name)?;
         if !self.dir.is_receiving() {
-            return Err(Error::ReadOnly);
+            let reason = "the snapshot is not one that is being received".to_owned();
+            return Err(Error::InvalidSource { path, reason });
         }
         self.dir.fs().open(&path, Access::Keep)?.write_within_limit(bytes, offset)
     }

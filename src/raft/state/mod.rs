@@ -3,7 +3,8 @@
 //!
 //! - `apply` applies entries, `limits` says what a request may write, `snapshots` builds and
 //!   installs snapshots, `files` is what they consist of, `pointer` says which directories count,
-//!   `feed` follows the changes, and `copies` are for others.
+//!   `held` is what the log hears of all that, `feed` follows the changes, and `copies` are for
+//!   others.
 //! - The store of a state machine is replaced when a snapshot is installed. Whoever has the store
 //!   from before can read it to the end.
 
@@ -15,6 +16,7 @@ pub(crate) mod feed;
 #[cfg(all(test, feature = "cluster"))]
 mod feed_tests;
 pub(super) mod files;
+mod held;
 mod limits;
 mod owned_dir;
 mod pointer;
@@ -215,7 +217,8 @@ where
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter();
-        blocking(|| entries.map(|entry| self.0.apply(&entry)).collect())
+        let apply = || entries.map(|entry| self.0.apply(&entry)).collect();
+        blocking(|| self.0.noting_panic(apply))
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
@@ -225,7 +228,7 @@ where
     async fn begin_receiving_snapshot(
         &mut self,
     ) -> Result<Box<SnapshotFiles>, StorageError<C::NodeId>> {
-        let begun = blocking(|| self.0.begin_receiving());
+        let begun = blocking(|| self.0.noting_failure(|| self.0.begin_receiving()));
         begun.map(Box::new).during(ErrorSubject::Snapshot(None), ErrorVerb::Write)
     }
 
@@ -234,7 +237,7 @@ where
         meta: &SnapshotMeta<C::NodeId, C::Node>,
         snapshot: Box<SnapshotFiles>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let installed = blocking(|| self.0.noting_failure(self.0.install(meta, &snapshot)));
+        let installed = blocking(|| self.0.noting_failure(|| self.0.install(meta, &snapshot)));
         installed.during(ErrorSubject::Snapshot(Some(meta.signature())), ErrorVerb::Write)
     }
 

@@ -32,9 +32,11 @@ where
         // Removed, unless it becomes the current one.
         dir.supersede();
         let store = self.store();
-        let applying = self.applying.lock();
-        let mut now = applying.now.clone();
-        store.db().backup_noting(dir.path(), move || drop(applying))?;
+        let mut now = store.db().backup_holding(dir.path(), || {
+            let applying = self.applying.lock();
+            let now = applying.now.clone();
+            (applying, now)
+        })?;
         if made(Mistake::RaftPlaceNotedLate) {
             now = self.applying.lock().now.clone();
         }

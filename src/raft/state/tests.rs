@@ -378,6 +378,18 @@ fn a_snapshot_is_not_written_to_once_it_is_installed() {
     });
 }
 
+/// Whoever reads the error of a node has not asked for a key.
+#[test]
+fn a_place_that_cannot_be_decoded_is_damage_of_the_store() {
+    let twin = Twin::new();
+    drop(try_state(&twin).unwrap());
+    let db = Bitcask::open_on(&env(&twin), Path::new("/state/state-1"), options()).unwrap();
+    db.put(apply::APPLIED_KEY, b"\x01").unwrap();
+    db.close().unwrap();
+    let error = try_state(&twin).unwrap_err();
+    assert!(error.is_corruption() && error.to_string().contains("/state/state-1"), "{error}");
+}
+
 /// Whether a clear fits is judged by the keys that are there for all nodes, and not by those that
 /// a merge of one node has not removed yet.
 #[test]

@@ -297,6 +297,7 @@ fn a_log_that_was_replaced_by_a_snapshot_does_not_come_back() {
     now(async {
         let (mut log, mut state) = (try_log(&twin).unwrap(), try_state(&twin).unwrap());
         log = log.purging_after(&state);
+        log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
         log.blocking_append((0..10).map(|at| entry(1, at))).await.unwrap();
         state.apply((0..3).map(|at| entry(1, at))).await.unwrap();
         leader.apply((0..3).map(|at| entry(1, at))).await.unwrap();
@@ -349,6 +350,7 @@ fn entries_of_a_later_term_do_not_survive_a_snapshot() {
         now(async {
             let (mut log, mut state) = (try_log(&twin).unwrap(), try_state(&twin).unwrap());
             log = log.purging_after(&state);
+            log.save_vote(&Vote::new_committed(3, 1)).await.unwrap();
             log.blocking_append((0..6).map(|at| entry(1, at))).await.unwrap();
             log.blocking_append((6..end).map(|at| entry(3, at))).await.unwrap();
             state.apply((0..4).map(|at| entry(1, at))).await.unwrap();

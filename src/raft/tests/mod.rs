@@ -50,6 +50,9 @@ pub(super) const CLEAR: &str = "clear";
 /// The key of a request that fails.
 pub(super) const BROKEN: &str = "broken";
 
+/// The key of a request that panics.
+pub(super) const PANICKING: &str = "panicking";
+
 const COUNT: &str = "count of puts";
 
 impl Apply<TestConfig> for Counting {
@@ -60,6 +63,7 @@ impl Apply<TestConfig> for Counting {
         };
         match put.key.as_str() {
             CLEAR => tx.clear(),
+            PANICKING => panic!("as if there were a mistake in it"),
             BROKEN => {
                 let reason = "as if something outside of the store were wrong".to_owned();
                 return Err(Error::InvalidSource { path: "elsewhere".into(), reason });

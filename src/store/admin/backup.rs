@@ -27,6 +27,7 @@ use crate::segment::read::scan::too_short;
 use crate::segment::{Dir, SegmentId, open_listed};
 use crate::store::open::new_identity;
 use crate::store::{Bitcask, Inner, Writer};
+use crate::sync::MutexGuard;
 
 /// Summary of a backup, from [`Bitcask::backup`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub struct BackupReport {
     /// Whether it was [given up](Bitcask::backup_until). Then there is no backup.
     pub cancelled: bool,
 }
+
+/// Number of times that a backup lets the writers of its caller in again while it waits for a lock.
+/// Then they wait too, since seals and merges may take turns for ever.
+const HELD_ATTEMPTS: usize = 16;
 
 /// Size of the range, above the store's ids, in which a backup's new ids start at random.
 const ID_GAP: u64 = 1 << 20;
@@ -123,17 +128,26 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn backup_until(&self, dir: impl AsRef<Path>, stop: &AtomicBool) -> Result<BackupReport> {
-        self.inner.backup(dir.as_ref(), stop, || ())
+        self.inner.backup(dir.as_ref(), stop, 0, || ((), ())).map(|(report, ())| report)
     }
 
-    /// Like [`backup`](Self::backup). Calls `noted` when the moment that the copy shows is over, so
-    /// that a caller can keep its own writers out until then.
+    /// Like [`backup`](Self::backup), of a moment at which the caller keeps its own writers out:
+    /// `hold` does that, and notes what the caller wants to know of the moment, which is returned.
+    /// What keeps the writers out is dropped when the moment is over.
+    ///
+    /// Each seal, merge or other backup that is under way ends before that. So `hold` may be called
+    /// several times, of which the last one counts.
     #[cfg_attr(
         not(feature = "raft"),
         expect(dead_code, reason = "only state machines have to know")
     )]
-    pub(crate) fn backup_noting(&self, dir: &Path, noted: impl FnOnce()) -> Result<BackupReport> {
-        self.inner.backup(dir, &AtomicBool::new(false), noted)
+    pub(crate) fn backup_holding<G, T>(
+        &self,
+        dir: &Path,
+        hold: impl FnMut() -> (G, T),
+    ) -> Result<T> {
+        let backup = self.inner.backup(dir, &AtomicBool::new(false), HELD_ATTEMPTS, hold);
+        backup.map(|(_, noted)| noted)
     }
 }
 
@@ -152,24 +166,57 @@ impl BackupMoment {
 }
 
 impl Inner {
-    fn backup(&self, path: &Path, stop: &AtomicBool, noted: impl FnOnce()) -> Result<BackupReport> {
+    fn backup<G, T>(
+        &self,
+        path: &Path,
+        stop: &AtomicBool,
+        attempts: usize,
+        hold: impl FnMut() -> (G, T),
+    ) -> Result<(BackupReport, T)> {
         let writer = self.writer()?;
-        let _files = (!made(Mistake::BackupUnguarded)).then(|| writer.files.lock());
-        let moment = self.moment(writer)?;
-        noted();
+        let (files, moment, noted) = self.held_moment(writer, attempts, hold)?;
+        let _files = (!made(Mistake::BackupUnguarded)).then_some(files);
         let fresh = NewDir::prepare(&self.fs, path, &self.dir)?;
         let target = BackupTarget { inner: self, fs: fresh.fs(), dir: fresh.dir(), stop };
         let taken = target.take(&moment);
         if !matches!(taken, Ok(Some(_))) {
             fresh.undo(moment.ids());
         }
-        Ok(taken?.unwrap_or(BackupReport { cancelled: true, ..BackupReport::default() }))
+        let cancelled = BackupReport { cancelled: true, ..BackupReport::default() };
+        Ok((taken?.unwrap_or(cancelled), noted))
     }
 
-    /// Captures the current state of the log. The caller keeps the files from being removed.
-    fn moment(&self, writer: &Writer) -> Result<BackupMoment> {
-        // While this is held, no segment is between unsealed and sealed.
-        let _maintenance = writer.log.lock_maintenance();
+    /// Captures the current state of the log while the caller keeps its writers out. Returns a lock
+    /// that keeps the files from being removed.
+    ///
+    /// What the caller holds comes before the locks of the store. So it cannot be taken behind
+    /// them, and is given back instead while one of them is not free.
+    fn held_moment<'a, G, T>(
+        &self,
+        writer: &'a Writer,
+        attempts: usize,
+        mut hold: impl FnMut() -> (G, T),
+    ) -> Result<(MutexGuard<'a, ()>, BackupMoment, T)> {
+        for _ in 0..attempts {
+            let (guard, noted) = hold();
+            if let Some(files) = writer.files.try_lock()
+                && let Some(maintenance) = writer.log.try_lock_maintenance()
+            {
+                return Ok((files, self.moment(writer, &maintenance)?, noted));
+            }
+            drop(guard);
+            drop(writer.files.lock());
+            drop(writer.log.lock_maintenance());
+        }
+        let (_guard, noted) = hold();
+        let files = writer.files.lock();
+        let maintenance = writer.log.lock_maintenance();
+        Ok((files, self.moment(writer, &maintenance)?, noted))
+    }
+
+    /// Captures the current state of the log. The caller keeps the files from being removed. While
+    /// the second lock is held, no segment is between unsealed and sealed.
+    fn moment(&self, writer: &Writer, _: &MutexGuard<'_, ()>) -> Result<BackupMoment> {
         writer.log.at_one_moment(&self.keydir, |log| {
             writer.log.check()?;
             let (mut manifest, unsealed) = (self.manifest.get(Clone::clone), log.unsealed_files());

@@ -316,6 +316,44 @@ fn a_target_must_be_an_empty_directory_outside_the_store() {
     check(&open_at(&lab, "/locked", lab.options.clone()).unwrap(), &expected);
 }
 
+/// A state machine would apply nothing while another thread seals a segment.
+#[test]
+fn a_backup_that_waits_for_other_work_keeps_no_writers_of_its_caller_out() {
+    let lab = lab(false);
+    let (db, _) = filled(&lab);
+    let written = crate::sync::Mutex::new(0);
+    let (begun, is_begun) = std::sync::mpsc::channel();
+    let seal = db.inner.log().unwrap().lock_maintenance();
+    let noted = std::thread::scope(|scope| {
+        let backup = scope.spawn(|| {
+            let hold = || {
+                let written = written.lock();
+                begun.send(()).unwrap();
+                let count = *written;
+                (written, count)
+            };
+            db.backup_holding(Path::new(TARGET), hold).unwrap()
+        });
+        is_begun.recv().unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        let is_let_in = loop {
+            if let Some(mut written) = written.try_lock() {
+                *written += 1;
+                break true;
+            }
+            if std::time::Instant::now() >= until {
+                break false;
+            }
+            std::thread::yield_now();
+        };
+        drop(seal);
+        assert!(is_let_in, "the backup holds on");
+        backup.join().unwrap()
+    });
+    assert_eq!(noted, 1);
+    drop(open_backup(&lab));
+}
+
 #[test]
 fn a_poisoned_store_makes_no_backup() {
     let lab = lab(true);
