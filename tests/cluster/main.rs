@@ -13,12 +13,14 @@ mod clocks;
 mod cuts;
 mod directories;
 mod disks;
+mod feed;
 mod forwarding;
 mod http;
 mod members;
 mod namespaces;
 mod processes;
 mod recorder;
+mod register;
 mod support;
 
 use std::collections::BTreeSet;
