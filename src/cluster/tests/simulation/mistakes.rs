@@ -7,7 +7,7 @@ use crate::mistake::{Mistake, make};
 /// Number of runs in which a mistake has to be found.
 const SEEDS: u64 = 100;
 
-/// Makes a mistake until a run fails in a certain way. Lists how runs fail if many are wanted.
+/// Makes a mistake until a run fails in a certain way. The same run passes without it.
 fn found(mistake: Mistake, profile: Profile, expected: &str) {
     let mut others = Vec::new();
     for seed in 0..SEEDS {
@@ -18,7 +18,7 @@ fn found(mistake: Mistake, profile: Profile, expected: &str) {
         };
         let first = failed.lines().next().unwrap_or_default().to_owned();
         println!("{mistake:?}, seed {seed} of {profile:?}: {first}");
-        if first.contains(expected) && std::env::var_os("BITCASK_LONG").is_none() {
+        if first.contains(expected) {
             run(seed, profile).unwrap_or_else(|why| panic!("without the mistake as well: {why}"));
             return;
         }
@@ -29,12 +29,13 @@ fn found(mistake: Mistake, profile: Profile, expected: &str) {
 
 #[test]
 fn a_vote_that_is_not_durable_is_found() {
-    found(Mistake::RaftVoteNotSynced, Profile::Votes, "");
+    // An entry is replaced by one of before those that a majority has.
+    found(Mistake::RaftVoteNotSynced, Profile::Votes, "Some(log_id) <= self.committed()");
 }
 
 #[test]
 fn entries_that_count_before_their_sync_are_found() {
-    found(Mistake::RaftDoneBeforeSync, Profile::Power, "");
+    found(Mistake::RaftDoneBeforeSync, Profile::Power, "follower log reversion is not allowed");
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn entries_that_are_applied_twice_are_found() {
 
 #[test]
 fn members_of_before_are_found() {
-    found(Mistake::RaftMembersOfBefore, Profile::Power, "");
+    found(Mistake::RaftMembersOfBefore, Profile::Power, "nobody leads");
 }
 
 #[test]

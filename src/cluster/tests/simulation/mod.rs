@@ -16,6 +16,7 @@ mod history;
 mod machines;
 mod mistakes;
 mod network;
+mod panics;
 mod profile;
 
 use std::sync::Arc;
@@ -39,12 +40,17 @@ const RUNS: u64 = 2;
 /// Runs a cluster until everything is mended, and judges it. Returns the number of operations that
 /// clients had answers to.
 fn run(seed: u64, profile: Profile) -> Result<usize, String> {
-    let machines = Machines::new(1..=profile.sizes(seed).1, profile.kept());
+    let machines = Machines::new(seed, profile);
+    panics::listen();
     let result = run_on(&machines, seed, profile);
+    let result = match panics::heard() {
+        None => result,
+        Some(panic) => Err(format!("{}; {panic}", result.err().unwrap_or_default())),
+    };
     if only_seed().is_some() {
         machines.story().iter().for_each(|line| println!("{SAYS}{line}"));
     }
-    result.map_err(|why| format!("{why}\n{}", machines.shown()))
+    result.map_err(|why| format!("{why}{}\n{}", machines.leaderless(), machines.shown()))
 }
 
 fn run_on(machines: &Arc<Machines>, seed: u64, profile: Profile) -> Result<usize, String> {
