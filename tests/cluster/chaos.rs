@@ -10,7 +10,7 @@ use crate::recorder::{Dice, Fault, survive, times};
 use crate::support::Client;
 
 /// Shards of the clusters here.
-const SHARDS: u16 = 2;
+pub(crate) const SHARDS: u16 = 2;
 
 /// What happens to processes. A leader has most to lose.
 pub(crate) const PROCESS_FAULTS: &[Fault] = &[
@@ -46,7 +46,7 @@ pub(crate) fn await_others(nodes: &[NodeProcess], without: &[usize]) {
     });
 }
 
-fn halt(nodes: &mut [NodeProcess], dice: &mut Dice) {
+pub(crate) fn halt(nodes: &mut [NodeProcess], dice: &mut Dice) {
     let at = a_leader(nodes, dice);
     nodes[at].signal("STOP");
     await_others(nodes, &[at]);
@@ -54,7 +54,7 @@ fn halt(nodes: &mut [NodeProcess], dice: &mut Dice) {
     nodes[at].signal("CONT");
 }
 
-fn kill(nodes: &mut [NodeProcess], dice: &mut Dice) {
+pub(crate) fn kill(nodes: &mut [NodeProcess], dice: &mut Dice) {
     let node = &mut nodes[a_leader(nodes, dice)];
     node.kill();
     std::thread::sleep(dice.millis(2000));

@@ -117,24 +117,25 @@ impl FeedCopy {
         mut dice: Dice,
         is_over: impl Fn() -> bool,
     ) {
-        let mut until = None;
+        let (mut until, mut at) = (None, 0);
         loop {
             if is_over() {
                 let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
                 assert!(Instant::now() < until, "the rest does not come: {:?}", self.position);
             }
-            let at = usize::try_from(dice.roll(addresses.len() as u64)).unwrap();
+            at += 1 + usize::try_from(dice.roll(addresses.len() as u64 - 1)).unwrap();
+            let address = &addresses[at % addresses.len()];
             self.begun.clear();
             let last = self.position.as_deref();
-            match EventStream::resume(&addresses[at], "?since=start", last, NODE_PATIENCE) {
+            match EventStream::resume(address, "?since=start", last, NODE_PATIENCE) {
                 Ok(Ok(stream)) => {
-                    if self.receive_some(stream, 1 + dice.roll(100), &addresses[at]) {
+                    if self.receive_some(stream, 1 + dice.roll(20), address) {
                         return;
                     }
                 }
                 // The node is halted, is no member, is about to end, or was started just now.
                 Err(_) | Ok(Err((503, _))) => std::thread::sleep(Duration::from_millis(20)),
-                Ok(Err(refusal)) => panic!("{last:?} at {}: {refusal:?}", addresses[at]),
+                Ok(Err(refusal)) => panic!("{last:?} at {address}: {refusal:?}"),
             }
         }
     }
