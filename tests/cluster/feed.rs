@@ -164,8 +164,10 @@ impl FeedCopy {
         match &*event.name {
             "put" => {
                 let key = text(&event.data, "key").unwrap().to_owned();
-                self.begun.push((key, text(&event.data, "value").map(str::to_owned)));
+                let value = text(&event.data, "value").unwrap().to_owned();
+                self.begun.push((key, Some(value)));
             }
+            "delete" => self.begun.push((text(&event.data, "key").unwrap().to_owned(), None)),
             "position" => assert!(self.begun.is_empty(), "a position within an entry"),
             _ => panic!("{event:?}"),
         }
@@ -176,7 +178,10 @@ impl FeedCopy {
         let is_transfer = self.balances().len() as u64 == ACCOUNTS
             && self.begun.iter().any(|(key, _)| key.starts_with(BANK));
         for (key, value) in std::mem::take(&mut self.begun) {
-            let value = value.unwrap();
+            let Some(value) = value else {
+                assert!(self.contents.remove(&key).is_some(), "{key} was deleted twice");
+                continue;
+            };
             self.values.entry(key.clone()).or_default().push(value.clone());
             self.contents.insert(key, value);
         }

@@ -96,7 +96,9 @@ fn done(client: &mut Client, line: &str) -> Result<String, String> {
 fn nodes_that_forward_survive_the_loss_of_leaders() {
     let dir = tempfile::tempdir().unwrap();
     let mut nodes: Vec<_> = (1..=3).map(|id| NodeProcess::new(id, dir.path())).collect();
-    nodes.iter_mut().for_each(|node| node.forwards = true);
+    for node in &mut nodes {
+        node.forwards = true;
+    }
     found(&mut nodes, SHARDS);
     let faults: [Fault; 2] = [
         ("a leader that others forward to is halted", halt),

@@ -57,6 +57,8 @@ impl NodeProcess {
         command.arg("--cluster-secret-file").arg(self.dir.join("secret"));
         command.args(["--host", host, "--port", http, "--resp-port", port, "--insecure"]);
         command.args(self.forwards.then_some("--forward"));
+        // Two thirds of what is usual, so that tests take less time.
+        command.args(["--cluster-heartbeat", "170", "--cluster-election", "1000"]);
         command.env("BITCASK_LOG_LEVEL", "off").stdout(Stdio::null()).stderr(Stdio::inherit());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().unwrap());
