@@ -125,7 +125,7 @@ fn hashes_that_are_too_large_for_a_request_are_restored() {
 }
 
 /// Large values, so that a restore takes many requests.
-const LARGE: usize = 160;
+const LARGE: usize = 100;
 
 /// Two keys, one in each half of the slots.
 const TAGS: [&str; 2] = ["{b}", "{a}"];
