@@ -1,6 +1,8 @@
 //! The bytes that nodes of different versions have in common: the entries of the log, what nodes
 //! say to each other, and the map. `tests/fixtures/cluster-1.txt` has them as they were before.
 
+#![expect(clippy::disallowed_methods, reason = "the file is that of no store")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -23,7 +25,8 @@ use crate::cluster::network::SnapshotTransfer;
 use crate::cluster::network::messages::{
     KnownCluster, LentFile, PeerAnswer, PeerRequest, Recipient, WriteOutcome,
 };
-use crate::cluster::status::{GroupRole, GroupStatus, NodeEntry, NodeStatus};
+use crate::cluster::status::GroupRole::{Candidate, Follower, Leader, Learner, Stopped};
+use crate::cluster::status::{GroupStatus, NodeEntry, NodeStatus};
 use crate::resp::{CommandsRequest, sendable};
 
 const FILE: &str = "tests/fixtures/cluster-1.txt";
@@ -191,7 +194,6 @@ fn status() -> NodeStatus {
         size: 1 << 33,
         failure: Some("no space".into()),
     };
-    use GroupRole::{Candidate, Follower, Leader, Learner, Stopped};
     NodeStatus {
         id: 2,
         version: "0.1.0".into(),
@@ -312,9 +314,9 @@ async fn nodes_of_different_versions_understand_each_other() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
     let samples = samples().await;
     let lines = samples.iter().map(|it| format!("{}: {}", it.name, hex(&it.bytes)));
-    let (mut now, is_written) = (lines.collect::<Vec<_>>(), "BITCASK_WRITE_CLUSTER_BYTES");
+    let mut now: Vec<_> = lines.collect();
     now.sort();
-    if std::env::var_os(is_written).is_some() {
+    if std::env::var_os("BITCASK_WRITE_CLUSTER_BYTES").is_some() {
         std::fs::write(&path, now.join("\n") + "\n").unwrap();
     }
     let file = std::fs::read_to_string(&path).unwrap_or_default();
