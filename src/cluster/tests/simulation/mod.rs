@@ -4,7 +4,8 @@
 //! - `machines` has the nodes and what they show, `faults` what goes wrong with them, and `profile`
 //!   what goes wrong most. `network` is how they reach each other. `clients` has those that use and
 //!   administer the cluster, and `front` their way in.
-//! - `history` judges what clients saw, `end` what is left when everything is mended.
+//! - `history` judges what clients saw, `end` what is left when everything is mended, and `panics`
+//!   hears those of tasks.
 //! - `mistakes` shows that each of a number of mistakes is found.
 
 mod clients;

@@ -1,5 +1,5 @@
-//! Panics of tasks, which otherwise end unheard: openraft panics when it finds that another node has
-//! broken a promise.
+//! Panics of tasks, which otherwise end unheard: openraft panics when it finds that another node
+//! has broken a promise.
 
 use std::cell::RefCell;
 use std::sync::Once;
