@@ -1,8 +1,6 @@
 //! Followers of the changes, which move from node to node while leaders are stopped.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,72 +9,16 @@ use bitcask::Operation;
 use bitcask::cluster::{ClusterError, ClusterPosition, GroupRole};
 use serde_json::Value as Json;
 
+use crate::feed::{EventStream, SentEvent, text};
+use crate::recorder::times;
 use crate::support::{PATIENCE, Place, Router, RunningNode};
 
 /// Number of clients that write.
 const WRITERS: usize = 4;
 /// Number of events after which the follower goes to another node.
 const MOVES_AFTER: usize = 40;
-/// Number of times that a node is stopped.
-const STOPS: usize = if option_env!("BITCASK_LONG").is_some() { 40 } else { 3 };
-
-/// An event of the stream.
-#[derive(Debug, Default)]
-struct SentEvent {
-    name: String,
-    id: Option<String>,
-    data: Json,
-}
-
-/// The stream of one node.
-struct EventStream(BufReader<TcpStream>);
-
-impl EventStream {
-    /// Begins a stream, or returns the status and the body of the refusal.
-    fn begin(address: &str, query: &str) -> io::Result<Result<Self, (u16, String)>> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        // In this version of the protocol, the body has no frames.
-        write!(stream, "GET /v1/changes{query} HTTP/1.0\r\n\r\n")?;
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let status: u16 = status.ok_or(io::ErrorKind::UnexpectedEof)?;
-        while line.trim() != "" {
-            line.clear();
-            reader.read_line(&mut line)?;
-        }
-        if status == 200 {
-            return Ok(Ok(Self(reader)));
-        }
-        let mut body = String::new();
-        reader.read_to_string(&mut body)?;
-        Ok(Err((status, body)))
-    }
-
-    fn next(&mut self) -> io::Result<SentEvent> {
-        let mut event = SentEvent::default();
-        loop {
-            let mut line = String::new();
-            if self.0.read_line(&mut line)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let line = line.trim_end_matches('\n');
-            match line.split_once(": ") {
-                Some(("event", name)) => name.clone_into(&mut event.name),
-                Some(("id", id)) => event.id = Some(id.to_owned()),
-                Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
-                _ if line.is_empty() => return Ok(event),
-                _ => panic!("{line:?}"),
-            }
-        }
-    }
-}
-
-fn text<'a>(data: &'a Json, name: &str) -> Option<&'a str> {
-    data.get(name).and_then(Json::as_str)
-}
+/// Number of times that a node is stopped, unless there is much time.
+const STOPS: usize = 3;
 
 /// What a follower has made of the changes.
 #[derive(Default)]
@@ -125,7 +67,7 @@ impl Copy {
 
     /// Follows one node after the other, until it has all.
     fn follow(&mut self, addresses: &[Mutex<String>], is_complete: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + 4 * PATIENCE;
+        let until = Instant::now() + PATIENCE * u32::try_from(4 * times()).unwrap();
         for at in (0..addresses.len()).cycle() {
             assert!(Instant::now() < until, "the rest does not come: {:?}", self.position);
             self.begun.clear();
@@ -281,7 +223,7 @@ fn a_follower_that_moves_between_nodes_gets_each_entry_once() {
             copy.follow(&addresses, |copy| last.lock().unwrap().as_ref() == Some(&copy.contents));
             copy
         });
-        for _ in 0..STOPS {
+        for _ in 0..STOPS * times() {
             std::thread::sleep(Duration::from_millis(500));
             nodes.disturb();
         }
@@ -292,7 +234,7 @@ fn a_follower_that_moves_between_nodes_gets_each_entry_once() {
         *last.lock().unwrap() = Some(nodes.contents());
         follower.join().unwrap()
     });
-    assert!(copy.entries > 100 && copy.moves > STOPS, "{} {}", copy.entries, copy.moves);
+    assert!(copy.entries > 100 && copy.moves > STOPS * times(), "{} {}", copy.entries, copy.moves);
 
     // All nodes tell the same history, once they have all of it.
     let end: ClusterPosition = copy.position.unwrap().parse().unwrap();

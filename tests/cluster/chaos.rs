@@ -3,14 +3,16 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bitcask::cluster::GroupStatus;
+
 use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, cluster, leader, stale_client,
 };
 use crate::recorder::{Dice, Fault, survive, times};
-use crate::support::Client;
+use crate::support::{Client, patiently, skip};
 
 /// Shards of the clusters here.
-const SHARDS: u16 = 2;
+pub(crate) const SHARDS: u16 = 2;
 
 /// What happens to processes. A leader has most to lose.
 pub(crate) const PROCESS_FAULTS: &[Fault] = &[
@@ -23,14 +25,34 @@ pub(crate) const PROCESS_FAULTS: &[Fault] = &[
     ("the disk of a leader hangs", hanging_disk),
 ];
 
+/// Chooses a shard.
+pub(crate) fn a_shard(dice: &mut Dice) -> u64 {
+    1 + dice.roll(u64::from(SHARDS))
+}
+
 /// Returns the leader of any shard.
 pub(crate) fn a_leader(nodes: &[NodeProcess], dice: &mut Dice) -> usize {
-    leader(nodes, 1 + dice.roll(u64::from(SHARDS)))
+    leader(nodes, a_shard(dice))
+}
+
+/// Returns what a node says of a group.
+pub(crate) fn group_of(node: &NodeProcess, number: u64) -> Result<GroupStatus, String> {
+    let status = node.admin().status().map_err(|error| error.to_string())?;
+    let group = status.groups.into_iter().find(|group| group.number == number);
+    group.ok_or_else(|| format!("node {} is not in group {number}", node.id))
+}
+
+/// Waits until a node has begun to ask for votes in a group since a term.
+pub(crate) fn await_candidate(node: &NodeProcess, number: u64, since: u64) {
+    patiently(|| {
+        let group = group_of(node, number)?;
+        if group.term > since { Ok(()) } else { Err(format!("node {} asks nobody", node.id)) }
+    });
 }
 
 /// Waits until the nodes but one have a leader of each shard.
 pub(crate) fn await_others(nodes: &[NodeProcess], without: &[usize]) {
-    crate::support::patiently(|| {
+    patiently(|| {
         for (at, node) in nodes.iter().enumerate() {
             if without.contains(&at) || node.pid().is_none() {
                 continue;
@@ -46,7 +68,7 @@ pub(crate) fn await_others(nodes: &[NodeProcess], without: &[usize]) {
     });
 }
 
-fn halt(nodes: &mut [NodeProcess], dice: &mut Dice) {
+pub(crate) fn halt(nodes: &mut [NodeProcess], dice: &mut Dice) {
     let at = a_leader(nodes, dice);
     nodes[at].signal("STOP");
     await_others(nodes, &[at]);
@@ -54,7 +76,7 @@ fn halt(nodes: &mut [NodeProcess], dice: &mut Dice) {
     nodes[at].signal("CONT");
 }
 
-fn kill(nodes: &mut [NodeProcess], dice: &mut Dice) {
+pub(crate) fn kill(nodes: &mut [NodeProcess], dice: &mut Dice) {
     let node = &mut nodes[a_leader(nodes, dice)];
     node.kill();
     std::thread::sleep(dice.millis(2000));
@@ -90,8 +112,15 @@ fn slow_disk(nodes: &mut [NodeProcess], dice: &mut Dice) {
 
 /// Has each sync of a leader take so long that the others elect another one.
 fn hanging_disk(nodes: &mut [NodeProcess], dice: &mut Dice) {
-    let at = a_leader(nodes, dice);
-    while_slow(nodes, at, 9000, || std::thread::sleep(Duration::from_secs(8)));
+    let shard = a_shard(dice);
+    let at = leader(nodes, shard);
+    while_slow(nodes, at, 20_000, || {
+        patiently(|| {
+            let leader = group_of(&nodes[(at + 1) % nodes.len()], shard)?.leader;
+            let is_replaced = leader.is_some_and(|leader| leader != nodes[at].id);
+            if is_replaced { Ok(()) } else { Err(format!("{leader:?} leads")) }
+        });
+    });
 }
 
 /// Holds up the syncs of a node, while something happens.
@@ -101,7 +130,7 @@ fn while_slow(nodes: &[NodeProcess], at: usize, millis: u64, meanwhile: impl FnO
             meanwhile();
             drop(slow);
         }
-        Err(reason) => println!("skipped: {reason}"),
+        Err(reason) => skip(&reason),
     }
 }
 
@@ -175,7 +204,7 @@ fn a_leader_whose_disk_hangs_says_for_how_long_nobody_has_answered_it() {
         // openraft waits for the disk once there is something to write, and reports nothing.
         let mut client = Client::new(&nodes[at].redis).unwrap();
         let writing = std::thread::spawn(move || client.run("SET key value"));
-        crate::support::patiently(|| {
+        patiently(|| {
             let status = nodes[at].admin().status().map_err(|error| error.to_string())?;
             let group = status.groups.iter().find(|group| group.number == 1).unwrap();
             match group.quorum_age {

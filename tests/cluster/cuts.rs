@@ -3,7 +3,9 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::chaos::{PROCESS_FAULTS, a_leader, await_others};
+use bitcask::cluster::GroupRole;
+
+use crate::chaos::{PROCESS_FAULTS, a_leader, a_shard, await_candidate, await_others, group_of};
 use crate::namespaces::{Cut, limit, networked};
 use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, found, leader, stale_client,
@@ -70,10 +72,14 @@ fn cut_off_followers(nodes: &mut [NodeProcess], dice: &mut Dice) {
     let leaders: Vec<_> = (0..3).map(|group| leader(nodes, group)).collect();
     let mut minority = but(nodes, &leaders);
     minority.truncate(2);
-    let cut = either(dice);
-    // Long enough for both to ask for votes in vain.
+    let (cut, shard) = (either(dice), a_shard(dice));
+    let term = patiently(|| group_of(&nodes[leaders[0]], shard)).term;
+    // Both ask for votes, in vain.
     divided(nodes, cut, &minority, || {
-        std::thread::sleep(Duration::from_secs(5) + dice.millis(3000));
+        for at in &minority {
+            await_candidate(&nodes[*at], shard, term);
+        }
+        std::thread::sleep(dice.millis(2000));
     });
 }
 
@@ -86,16 +92,30 @@ fn mute(nodes: &mut [NodeProcess], dice: &mut Dice) {
 }
 
 fn one_sided(nodes: &mut [NodeProcess], dice: &mut Dice) {
-    let at = a_leader(nodes, dice);
+    let shard = a_shard(dice);
+    let at = leader(nodes, shard);
     let other = [(at + 1 + dice.node(&nodes[1..])) % nodes.len()];
+    let term = patiently(|| group_of(&nodes[at], shard)).term;
     Cut::Requests.make(nodes, &[at], &other);
-    std::thread::sleep(Duration::from_secs(5) + dice.millis(3000));
+    await_candidate(&nodes[other[0]], shard, term);
+    std::thread::sleep(dice.millis(2000));
     Cut::Requests.heal(nodes, &[at], &other);
 }
 
+/// Waits until no majority has answered a leader for a second, or it leads no more.
+fn await_silence(node: &NodeProcess, shard: u64) {
+    patiently(|| {
+        let group = group_of(node, shard)?;
+        let is_heard = group.role == GroupRole::Leader && group.quorum_age < Some(1000);
+        if is_heard { Err(format!("{:?}", group.quorum_age)) } else { Ok(()) }
+    });
+}
+
 fn flap(nodes: &mut [NodeProcess], dice: &mut Dice) {
-    let at = a_leader(nodes, dice);
-    for _ in 0..6 {
+    let shard = a_shard(dice);
+    let at = leader(nodes, shard);
+    divided(nodes, Cut::Lost, &[at], || await_silence(&nodes[at], shard));
+    for _ in 0..5 {
         let (cut, time) = (either(dice), dice.millis(1500));
         divided(nodes, cut, &[at], || std::thread::sleep(time));
         std::thread::sleep(dice.millis(500));

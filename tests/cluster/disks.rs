@@ -7,7 +7,8 @@ use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, await_leaders, found, leader,
     stale_client,
 };
-use crate::support::{Client, patiently};
+use crate::recorder::{Dice, Fault, survive};
+use crate::support::{Client, patiently, skip};
 
 /// Size of a disk at first, in MiB, and what more it gets each time that it is full.
 const ROOM: usize = 24;
@@ -26,8 +27,8 @@ impl SmallDisk {
         Self::mount(path, &format!("size={ROOM}m")).map(|()| Self(path.to_owned()))
     }
 
-    fn resize(&self, megabytes: usize) {
-        Self::mount(&self.0, &format!("remount,size={megabytes}m")).unwrap();
+    fn resize_at(path: &Path, megabytes: usize) {
+        Self::mount(path, &format!("remount,size={megabytes}m")).unwrap();
     }
 
     fn mount(path: &Path, options: &str) -> Result<(), String> {
@@ -94,7 +95,7 @@ fn nodes_whose_disks_are_all_full_go_on_once_there_is_room() {
         nodes.iter().map(|node| SmallDisk::new(&node.dir.join("data"))).collect();
     let disks = match disks {
         Ok(disks) => disks,
-        Err(reason) => return println!("skipped: {reason}"),
+        Err(reason) => return skip(&reason),
     };
     for node in &mut nodes {
         node.variables.push(("BITCASK_SEGMENT_SIZE".into(), "1MiB".into()));
@@ -109,7 +110,7 @@ fn nodes_whose_disks_are_all_full_go_on_once_there_is_room() {
         assert!(reply.starts_with("(error) "), "{reply}");
     }
     for disk in &disks {
-        disk.resize(4 * ROOM);
+        SmallDisk::resize_at(&disk.0, 4 * ROOM);
     }
     for node in &mut nodes {
         node.stop();
@@ -119,48 +120,65 @@ fn nodes_whose_disks_are_all_full_go_on_once_there_is_room() {
     check(&nodes, &acknowledged);
 }
 
+/// Has the first node, whose disk is small, lead or follow, until its disk is full.
+fn fill_one(nodes: &mut [NodeProcess], leads: bool) {
+    patiently(|| {
+        if leads == (leader(nodes, 1) == 0) {
+            return Ok(());
+        }
+        let transferred = nodes[0].admin().transfer(1, if leads { 1 } else { 2 });
+        transferred.map_err(|error| error.to_string())?;
+        Err("the lead is not where it should be".to_owned())
+    });
+    let mut client = CarefulClient::new(addresses(nodes));
+    let first = if leads { 0 } else { VALUES };
+    let acknowledged = fill(&mut client, first, || has_stopped(&nodes[0]));
+    // The others go on, and elect another leader of the shard. This one says nothing wrong.
+    while client.run(&format!("SET round {first}")) != Tried::Reply("OK".into()) {}
+    let mut full = Client::new(&nodes[0].redis).unwrap();
+    for line in ["SET round full", "GET round"] {
+        let reply = full.run(line).unwrap();
+        assert!(reply.starts_with("(error) "), "{line}: {reply}");
+    }
+    // With room, and after a restart, it has everything.
+    let disk = nodes[0].dir.join("data");
+    SmallDisk::resize_at(&disk, ROOM * 4);
+    nodes[0].stop();
+    nodes[0].start();
+    await_leaders(nodes);
+    check(nodes, &acknowledged);
+    for node in nodes {
+        assert_eq!(stale_client(node).run("GET round").unwrap(), format!("'{first}'"));
+    }
+    if leads {
+        // Little room, so that it is full again soon.
+        SmallDisk::resize_at(&disk, ROOM * 2);
+    }
+}
+
+fn fill_leader(nodes: &mut [NodeProcess], _: &mut Dice) {
+    fill_one(nodes, true);
+}
+
+fn fill_follower(nodes: &mut [NodeProcess], _: &mut Dice) {
+    fill_one(nodes, false);
+}
+
 #[test]
 fn a_node_with_a_full_disk_stops_and_catches_up_once_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let mut nodes: Vec<_> = (1..=3).map(|id| NodeProcess::new(id, dir.path())).collect();
-    let disk = match SmallDisk::new(&nodes[0].dir.join("data")) {
+    let _disk = match SmallDisk::new(&nodes[0].dir.join("data")) {
         Ok(disk) => disk,
-        Err(reason) => return println!("skipped: {reason}"),
+        Err(reason) => return skip(&reason),
     };
     for node in &mut nodes {
         node.variables.push(("BITCASK_SEGMENT_SIZE".into(), "1MiB".into()));
     }
     found(&mut nodes, 1);
-    let mut client = CarefulClient::new(addresses(&nodes));
-    let (ok, mut acknowledged, mut next) = (Tried::Reply("OK".into()), Vec::new(), 0);
-    // The node with the small disk leads at first, and follows the second time.
-    for (round, leads) in [true, false].into_iter().enumerate() {
-        if leads != (leader(&nodes, 1) == 0) {
-            patiently(|| nodes[0].admin().transfer(1, if leads { 1 } else { 2 }));
-        }
-        assert_eq!(leads, leader(&nodes, 1) == 0);
-        let more = fill(&mut client, next, || has_stopped(&nodes[0]));
-        next = more.last().map_or(next, |last| last + 1);
-        acknowledged.extend(more);
-        // The others go on, and elect another leader of the shard. This one says nothing wrong.
-        while client.run(&format!("SET round {round}")) != ok {}
-        let mut full = Client::new(&nodes[0].redis).unwrap();
-        for line in ["SET round full", "GET round"] {
-            let reply = full.run(line).unwrap();
-            assert!(reply.starts_with("(error) "), "{line}: {reply}");
-        }
-        // With room, and after a restart, it has everything.
-        disk.resize(ROOM * (round + 3));
-        nodes[0].stop();
-        nodes[0].start();
-        await_leaders(&nodes);
-        check(&nodes, &acknowledged);
-        for node in &nodes {
-            assert_eq!(stale_client(node).run("GET round").unwrap(), format!("'{round}'"));
-        }
-        if leads {
-            // Little room, so that it is full again soon.
-            disk.resize(ROOM * 2);
-        }
-    }
+    let faults: [Fault; 2] = [
+        ("the disk of a leader is full, until there is room", fill_leader),
+        ("the disk of a follower is full, until there is room", fill_follower),
+    ];
+    survive(&mut nodes, &faults, 29);
 }

@@ -4,6 +4,9 @@ use bitcask::Options;
 use bitcask::cluster::{ClusterAdmin, ClusterNode, ClusterOptions};
 use bitcask::resp::RespOptions;
 
+use super::chaos::{SHARDS, halt, kill};
+use super::processes::{NodeProcess, found};
+use super::recorder::{Fault, survive, times};
 use super::support::{Client, free_address, patiently};
 
 #[test]
@@ -87,4 +90,19 @@ fn a_client_that_follows_nobody_can_use_any_node_that_forwards() {
 fn done(client: &mut Client, line: &str) -> Result<String, String> {
     let reply = client.run(line).map_err(|error| error.to_string())?;
     if reply.starts_with("(error) CLUSTERDOWN") { Err(reply) } else { Ok(reply) }
+}
+
+#[test]
+fn nodes_that_forward_survive_the_loss_of_leaders() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<_> = (1..=3).map(|id| NodeProcess::new(id, dir.path())).collect();
+    for node in &mut nodes {
+        node.forwards = true;
+    }
+    found(&mut nodes, SHARDS);
+    let faults: [Fault; 2] = [
+        ("a leader that others forward to is halted", halt),
+        ("a leader that others forward to is killed", kill),
+    ];
+    survive(&mut nodes, &faults.repeat(times()), 19);
 }

@@ -1,8 +1,9 @@
 //! Clusters of several nodes, with sockets and stores on the disk: in this process, as processes of
 //! the program, and as such in network namespaces.
 //!
-//! `BITCASK_LONG=n` repeats what is done to the nodes n times, and `BITCASK_SEED` chooses other
-//! moments and other nodes.
+//! `BITCASK_LONG=n` repeats what is done to processes and networks n times, and `BITCASK_SEED`
+//! chooses other moments and other nodes. With `BITCASK_CLUSTER_FAULTS=required`, a test that would
+//! be skipped fails.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
@@ -14,12 +15,14 @@ mod commands;
 mod cuts;
 mod directories;
 mod disks;
+mod feed;
 mod forwarding;
 mod http;
 mod members;
 mod namespaces;
 mod processes;
 mod recorder;
+mod register;
 mod support;
 
 use std::collections::BTreeSet;

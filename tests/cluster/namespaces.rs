@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::processes::NodeProcess;
+use crate::support::skip;
 
 /// What the names of all namespaces here begin with. Then come the process and a number.
 const PREFIX: &str = "bitcask-test-";
@@ -115,7 +116,7 @@ impl Drop for BridgedNetwork {
 pub(crate) fn networked(nodes: u64, test: impl FnOnce(Vec<NodeProcess>) + Send) {
     let network = match BridgedNetwork::new(nodes) {
         Ok(network) => network,
-        Err(reason) => return println!("skipped: {reason}"),
+        Err(reason) => return skip(&reason),
     };
     let dir = tempfile::tempdir().unwrap();
     let ended = std::thread::scope(|scope| {

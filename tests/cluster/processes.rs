@@ -22,6 +22,8 @@ pub(crate) struct NodeProcess {
     /// The network namespace that the node runs in, if not in that of the test.
     pub(crate) namespace: Option<String>,
     pub(crate) variables: Vec<(String, String)>,
+    /// Whether it forwards what other nodes lead.
+    pub(crate) forwards: bool,
     child: Option<Child>,
 }
 
@@ -38,7 +40,8 @@ impl NodeProcess {
         std::fs::write(dir.join("secret"), SECRET).unwrap();
         let [cluster, redis, http] = addresses;
         let (namespace, variables, child) = (None, Vec::new(), None);
-        Self { id, cluster, redis, http, dir, namespace, variables, child }
+        let forwards = false;
+        Self { id, cluster, redis, http, dir, namespace, variables, forwards, child }
     }
 
     pub(crate) fn start(&mut self) {
@@ -53,6 +56,9 @@ impl NodeProcess {
         command.args(["--node-id", &self.id.to_string(), "--cluster-listen", &self.cluster]);
         command.arg("--cluster-secret-file").arg(self.dir.join("secret"));
         command.args(["--host", host, "--port", http, "--resp-port", port, "--insecure"]);
+        command.args(self.forwards.then_some("--forward"));
+        // Two thirds of what is usual, so that tests take less time.
+        command.args(["--cluster-heartbeat", "170", "--cluster-election", "1000"]);
         command.env("BITCASK_LOG_LEVEL", "off").stdout(Stdio::null()).stderr(Stdio::inherit());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().unwrap());

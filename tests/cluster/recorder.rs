@@ -1,25 +1,29 @@
 //! Clients that work while something is done to the nodes, and what they must have seen: each key
-//! behaves like one register, a bank of transfers keeps its sum, and no acknowledged write is lost.
+//! behaves like one register, a bank of transfers keeps its sum, no acknowledged write is lost, and
+//! one that follows the changes gets each of them once, in their order.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use stateright::semantics::register::{Register, RegisterOp, RegisterRet};
-use stateright::semantics::{ConsistencyTester as _, LinearizabilityTester};
+use stateright::semantics::register::{RegisterOp, RegisterRet};
 
+use crate::feed::{FeedCopy, ends};
 use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, await_leaders, stale_client,
 };
+use crate::register::{Event, is_register, judge_order};
+use crate::support::patiently;
 
 /// Number of clients at the same time.
 const CLIENTS: u64 = 3;
 /// Time between two operations of a client. It bounds the histories, which are judged by trying.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Number of accounts of the bank, and what each has at first.
-const ACCOUNTS: u64 = 4;
-const DEPOSIT: u64 = 100;
+pub(crate) const ACCOUNTS: u64 = 4;
+pub(crate) const DEPOSIT: u64 = 100;
+/// What the keys of all accounts begin with.
+pub(crate) const BANK: &str = "{bank}";
 
 /// What is done to the nodes, and its name. The nodes that run in the end have to be well.
 pub(crate) type Fault = (&'static str, fn(&mut [NodeProcess], &mut Dice));
@@ -56,83 +60,6 @@ fn other_seed() -> u64 {
     std::env::var("BITCASK_SEED").map_or(0, |seed| seed.parse().unwrap())
 }
 
-/// What a client has begun with a key, or what came of that. A client has a new name after each
-/// command whose outcome is unknown.
-#[derive(Debug, Clone)]
-enum Event {
-    Begun(u64, RegisterOp<u64>),
-    Ended(u64, RegisterRet<u64>),
-}
-
-/// Returns whether one register could have answered so.
-///
-/// The judge tries all orders, and must not be given more of them than necessary. What was begun
-/// and did not end may take effect at any time. If it is a read, or a write that nobody has read,
-/// everything else is possible with it exactly if it is without. A write that was read has taken
-/// effect by then, as if it had ended.
-fn is_register(events: &[Event]) -> bool {
-    let read: BTreeSet<_> = events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Ended(_, RegisterRet::ReadOk(value)) => Some(*value),
-            _ => None,
-        })
-        .collect();
-    let mut judge = LinearizabilityTester::new(Register(0));
-    // The threads whose writes have not ended, by the values that they have written.
-    let mut under_way = BTreeMap::new();
-    for (at, event) in events.iter().enumerate() {
-        match event.clone() {
-            Event::Begun(thread, op) => {
-                let is_end = |it: &Event| matches!(it, Event::Ended(found, _) if *found == thread);
-                let has_ended = events[at..].iter().any(is_end);
-                match op {
-                    _ if has_ended => {}
-                    RegisterOp::Write(value) if read.contains(&value) => {
-                        under_way.insert(value, thread);
-                    }
-                    _ => continue,
-                }
-                judge.on_invoke(thread, op).unwrap();
-            }
-            Event::Ended(thread, ret) => {
-                let value = if let RegisterRet::ReadOk(value) = ret { Some(value) } else { None };
-                judge.on_return(thread, ret).unwrap();
-                if let Some(writer) = value.and_then(|value| under_way.remove(&value)) {
-                    judge.on_return(writer, RegisterRet::WriteOk).unwrap();
-                }
-            }
-        }
-    }
-    judge.is_consistent()
-}
-
-#[test]
-fn a_register_is_told_from_what_is_none() {
-    use Event::{Begun, Ended};
-    use RegisterOp::{Read, Write};
-    use RegisterRet::{ReadOk, WriteOk};
-    // A write whose outcome is unknown takes effect late, or never.
-    let late = [
-        Begun(1, Write(1)),
-        Begun(2, Write(2)),
-        Ended(2, WriteOk),
-        Begun(2, Read),
-        Ended(2, ReadOk(2)),
-        Begun(2, Read),
-        Ended(2, ReadOk(1)),
-    ];
-    assert!(is_register(&late));
-    assert!(is_register(&late[..5]));
-    // What was read does not go away, and what was acknowledged does not either.
-    let back = [&late[..], &[Begun(2, Read), Ended(2, ReadOk(2))]].concat();
-    assert!(!is_register(&back));
-    let lost = [&late[..3], &[Begun(2, Read), Ended(2, ReadOk(0))]].concat();
-    assert!(!is_register(&lost));
-    let never = [&late[..3], &[Begun(2, Read), Ended(2, ReadOk(3))]].concat();
-    assert!(!is_register(&never));
-}
-
 /// What all clients share.
 struct Recorder {
     /// What happened to each key. Each fault has a key of its own.
@@ -144,6 +71,8 @@ struct Recorder {
     next_value: AtomicU64,
     /// The keys of all acknowledged writes that are made once, with their values.
     acknowledged: Mutex<Vec<(String, u64)>>,
+    /// Number of acknowledged transfers.
+    transfers: AtomicU64,
 }
 
 impl Recorder {
@@ -155,6 +84,7 @@ impl Recorder {
             next_thread: AtomicU64::new(0),
             next_value: AtomicU64::new(1),
             acknowledged: Mutex::default(),
+            transfers: AtomicU64::new(0),
         }
     }
 
@@ -165,6 +95,26 @@ impl Recorder {
 
     fn thread(&self) -> u64 {
         self.next_thread.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.round.load(Ordering::Acquire) >= self.histories.len() as u64
+    }
+
+    /// Waits until clients have written and read from now on, so that the cluster serves again.
+    fn await_service(&self, round: usize) {
+        let events = || self.histories[round].lock().unwrap_or_else(PoisonError::into_inner);
+        let since = events().len();
+        patiently(|| {
+            let events = events();
+            let is_there = |is_wanted: fn(&RegisterRet<u64>) -> bool| {
+                let mut since = events.iter().skip(since);
+                since.any(|it| matches!(it, Event::Ended(_, ret) if is_wanted(ret)))
+            };
+            let is_written = is_there(|ret| *ret == RegisterRet::WriteOk);
+            let is_read = is_there(|ret| matches!(ret, RegisterRet::ReadOk(_)));
+            if is_written && is_read { Ok(()) } else { Err("nothing is served") }
+        });
     }
 
     /// Works until all faults are over.
@@ -197,7 +147,9 @@ impl Recorder {
             if client.run(&format!("SET {key} {number}")) == Tried::Reply("OK".to_owned()) {
                 acknowledged.push((key, number));
             }
-            transfer(&mut client, &mut dice);
+            if transfer(&mut client, &mut dice) {
+                self.transfers.fetch_add(1, Ordering::Relaxed);
+            }
             std::thread::sleep(PAUSE);
         }
         let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,36 +204,36 @@ impl Recorder {
     }
 
     /// Judges what the clients have seen, and what the nodes that run have.
-    fn judge(&self, nodes: &[NodeProcess]) {
+    fn judge(&self, nodes: &[NodeProcess], copy: &FeedCopy) {
         for (round, history) in self.histories.iter().enumerate() {
             let history = history.lock().unwrap_or_else(PoisonError::into_inner);
             assert!(is_register(&history), "key:{round} is no register: {history:?}");
+            let values = copy.values.get(&format!("key:{round}")).map_or(&[][..], |it| it);
+            let values: Vec<_> = values.iter().map(|value| value.parse().unwrap()).collect();
+            judge_order(&history, &values);
         }
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(!acknowledged.is_empty());
-        let mut client = CarefulClient::new(addresses(nodes));
-        let accounts: Vec<_> = (0..ACCOUNTS).map(|it| format!("{{bank}}{it}")).collect();
-        let sum = loop {
-            if let Tried::Reply(reply) = client.run(&format!("MGET {}", accounts.join(" "))) {
-                let numbers = reply.split(|it: char| !it.is_ascii_digit() && it != '-');
-                break numbers.filter_map(|it| it.parse::<i64>().ok()).sum::<i64>();
-            }
-        };
-        assert_eq!(sum, i64::try_from(ACCOUNTS * DEPOSIT).unwrap());
+        for (key, value) in &*acknowledged {
+            let told = copy.values.get(key).map_or(&[][..], |it| it);
+            assert_eq!(told, [value.to_string()], "{key} was not told once");
+        }
+        let is_once = |(key, told): (&String, &Vec<_>)| !key.starts_with("ack:") || told.len() == 1;
+        assert!(copy.values.iter().all(is_once), "told twice: {:?}", copy.values);
+        let transfers = self.transfers.load(Ordering::Relaxed);
+        println!("{transfers} transfers, told in {} entries", copy.transfers);
+        assert!(transfers.min(copy.transfers) >= self.histories.len() as u64);
+        copy.judge_ways(self.histories.len());
         await_equal(nodes);
-        let mut views = Vec::new();
         for node in nodes.iter().filter(|node| node.pid().is_some()) {
             let mut client = stale_client(node);
-            for (key, value) in &*acknowledged {
+            for (key, value) in &copy.contents {
                 let found = client.run(&format!("GET {key}")).unwrap();
-                assert_eq!(found, format!("'{value}'"), "{key} is lost at node {}", node.id);
+                assert_eq!(found, format!("'{value}'"), "{key} of node {}", node.id);
             }
-            let mut others = (0..self.histories.len()).map(|it| format!("key:{it}"));
-            let others = others.by_ref().chain(accounts.iter().cloned());
-            let view = others.map(|key| client.run(&format!("GET {key}")).unwrap());
-            views.push((view.collect::<Vec<_>>(), client.run("DBSIZE").unwrap()));
+            let size = client.run("DBSIZE").unwrap();
+            assert_eq!(size, format!("({})", copy.contents.len()), "node {}", node.id);
         }
-        assert!(views.windows(2).all(|pair| pair[0] == pair[1]), "the nodes differ: {views:?}");
     }
 }
 
@@ -290,25 +242,29 @@ fn number_of(reply: &str) -> u64 {
     if reply == "nil" { 0 } else { reply.trim_matches('\'').parse().unwrap() }
 }
 
-/// Moves money between accounts, as long as nobody else has touched them meanwhile.
-fn transfer(client: &mut CarefulClient, dice: &mut Dice) {
+/// Moves money between accounts, unless somebody else has touched them meanwhile. Returns whether
+/// that was acknowledged.
+fn transfer(client: &mut CarefulClient, dice: &mut Dice) -> bool {
     let (from, to) = (dice.roll(ACCOUNTS), dice.roll(ACCOUNTS));
     let amount = dice.roll(10);
     for line in [
-        &*format!("WATCH {{bank}}{from} {{bank}}{to}"),
+        &*format!("WATCH {BANK}{from} {BANK}{to}"),
         "MULTI",
-        &*format!("DECRBY {{bank}}{from} {amount}"),
-        &*format!("INCRBY {{bank}}{to} {amount}"),
+        &*format!("DECRBY {BANK}{from} {amount}"),
+        &*format!("INCRBY {BANK}{to} {amount}"),
         "EXEC",
     ] {
         match client.run_here(line) {
-            Some(Tried::Reply(reply)) if !reply.starts_with("(error)") => {}
-            _ => {
-                client.reconnect();
-                return;
+            // The replies of both commands, or none of them.
+            Some(Tried::Reply(reply)) if line == "EXEC" && !reply.starts_with("(error)") => {
+                return reply.starts_with('[');
             }
+            Some(Tried::Reply(reply)) if !reply.starts_with("(error)") => {}
+            _ => break,
         }
     }
+    client.reconnect();
+    false
 }
 
 /// Lets the clients end, also if a fault has panicked.
@@ -326,10 +282,10 @@ pub(crate) fn survive(nodes: &mut [NodeProcess], faults: &[Fault], seed: u64) {
     let recorder = Recorder::new(faults.len());
     let mut client = CarefulClient::new(addresses(nodes));
     for account in 0..ACCOUNTS {
-        let opened = client.run(&format!("SET {{bank}}{account} {DEPOSIT}"));
+        let opened = client.run(&format!("SET {BANK}{account} {DEPOSIT}"));
         assert_eq!(opened, Tried::Reply("OK".into()));
     }
-    std::thread::scope(|scope| {
+    let copy = std::thread::scope(|scope| {
         let ending = Ending(&recorder);
         let mut clients = Vec::new();
         for seed in 1..=CLIENTS {
@@ -340,22 +296,33 @@ pub(crate) fn survive(nodes: &mut [NodeProcess], faults: &[Fault], seed: u64) {
             let recorder = &recorder;
             clients.push(scope.spawn(move || recorder.watch(address)));
         }
-        let mut dice = Dice(seed + other_seed());
-        for (name, fault) in faults {
+        let (recorder, mut dice) = (&recorder, Dice(seed + other_seed()));
+        let http: Vec<_> = nodes.iter().map(|node| node.http.clone()).collect();
+        let feed = scope.spawn(move || {
+            let mut copy = FeedCopy::default();
+            copy.follow(&http, Dice(seed), || recorder.is_over());
+            copy
+        });
+        for (round, (name, fault)) in faults.iter().enumerate() {
             let begun = std::time::Instant::now();
             std::thread::sleep(Duration::from_millis(300) + dice.millis(700));
             fault(nodes, &mut dice);
             let (struck, terms) = (begun.elapsed(), await_leaders(nodes));
             let terms = terms[0].groups.iter().map(|it| it.term).collect::<Vec<_>>();
             println!("{name}: {struck:.1?}, well after {:.1?}, terms {terms:?}", begun.elapsed());
+            recorder.await_service(round);
             recorder.round.fetch_add(1, Ordering::AcqRel);
         }
         drop(ending);
         for client in clients {
             client.join().unwrap();
         }
+        for key in ends() {
+            while client.run(&format!("SET {key} 1")) != Tried::Reply("OK".into()) {}
+        }
+        feed.join().unwrap()
     });
     let begun = std::time::Instant::now();
-    recorder.judge(nodes);
+    recorder.judge(nodes, &copy);
     println!("judged in {:.1?}", begun.elapsed());
 }

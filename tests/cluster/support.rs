@@ -75,6 +75,16 @@ pub(crate) fn patiently<T, E: std::fmt::Display>(mut call: impl FnMut() -> Resul
     }
 }
 
+/// Says why something is skipped. It is no output of the test, which would be kept back as long as
+/// the test passes. With `BITCASK_CLUSTER_FAULTS=required`, the test fails instead.
+pub(crate) fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let said = format!("skipped in {}: {reason}\n", thread.name().unwrap_or("a test"));
+    let _ = io::stderr().write_all(said.as_bytes());
+    let is_required = std::env::var("BITCASK_CLUSTER_FAULTS").is_ok_and(|it| it == "required");
+    assert!(!is_required, "this must not be skipped: {reason}");
+}
+
 /// A node that runs. It is stopped when it is dropped.
 pub(crate) struct RunningNode {
     node: Option<ClusterNode>,

@@ -2,6 +2,7 @@
 //! not exist.
 
 mod applying;
+mod bytes;
 pub(crate) mod chance;
 mod lending;
 mod pairs;

@@ -13,13 +13,9 @@ use crate::cluster::network::PeerNetwork;
 use crate::cluster::network::messages::{PeerAnswer, PeerRequest};
 
 /// Number of lists. Clients meet at them.
-pub(super) const LISTS: u64 = 2;
+pub(super) const LISTS: u64 = 3;
 /// How often a client tries what was not done.
 const TRIES: usize = 30;
-
-pub(super) fn list_name(key: usize) -> String {
-    format!("list{key}")
-}
 
 /// A client, which follows redirects.
 pub(super) struct ListClient {
@@ -80,14 +76,14 @@ impl ListClient {
 
     async fn append(&mut self, key: usize) -> Seen {
         let (number, mark) = self.machines.history(|history| history.append(key));
-        let seen = self.ask(&Ask::Append { key: list_name(key), mark }).await;
+        let seen = self.ask(&Ask::Append { key: self.machines.list_name(key), mark }).await;
         self.machines.history(|history| history.end(number, seen.clone()));
         seen
     }
 
     async fn read(&mut self, key: usize, is_stale: bool) -> Seen {
         let number = self.machines.history(|history| history.read(key, is_stale));
-        let seen = self.ask(&Ask::Read { key: list_name(key), is_stale }).await;
+        let seen = self.ask(&Ask::Read { key: self.machines.list_name(key), is_stale }).await;
         self.machines.history(|history| history.end(number, seen.clone()));
         seen
     }
@@ -169,7 +165,7 @@ impl Administrator {
 
     /// Founds a cluster of some nodes.
     pub(super) async fn found(&self, size: u64) -> Result<(), String> {
-        self.ask(1, MAP_GROUP, PeerRequest::Init { shards: 1 }).await?;
+        self.ask(1, MAP_GROUP, PeerRequest::Init { shards: self.machines.shards }).await?;
         self.machines.joined(1);
         for id in 2..=size {
             self.ask(id, MAP_GROUP, PeerRequest::Join { address: peer_address(1) }).await?;
@@ -182,7 +178,8 @@ impl Administrator {
     pub(super) async fn work(&mut self) -> Result<(), String> {
         while self.machines.stage() < Stage::Calm {
             let members = self.machines.members();
-            let (id, group) = (self.dice.of(&members), self.dice.below(2));
+            let groups = u64::from(self.machines.shards) + 1;
+            let (id, group) = (self.dice.of(&members), self.dice.below(groups));
             // What fails is tried again, or it does not matter.
             match self.profile.task(&mut self.dice) {
                 Task::Snapshot => drop(self.ask(id, group, PeerRequest::BuildSnapshot).await),

@@ -5,13 +5,10 @@ use std::sync::Arc;
 
 use turmoil::Sim;
 
-use super::clients::{LISTS, list_name};
+use super::clients::LISTS;
 use super::machines::{CALM_TIME, Machines};
 use crate::cluster::map::MAP_GROUP;
 use crate::resp::StringEntry;
-
-/// The groups of all clusters here: that of the map, and one shard.
-const GROUPS: [u64; 2] = [MAP_GROUP, 1];
 
 /// Everything that a node holds in a group, with the place in the log, the time and the members.
 type Contents = Vec<(Vec<u8>, Vec<u8>)>;
@@ -36,7 +33,7 @@ pub(super) fn settle(sim: &mut Sim<'_>, machines: &Arc<Machines>) -> Result<(), 
 
 fn compare(machines: &Arc<Machines>) -> Result<(), String> {
     let members = machines.members();
-    for number in GROUPS {
+    for number in MAP_GROUP..=machines.shards.into() {
         let mut first: Option<Contents> = None;
         for id in &members {
             let group = machines.group(*id, number);
@@ -74,10 +71,11 @@ fn difference(id: u64, number: u64, first: &Contents, contents: &Contents) -> St
 /// Judges what clients saw. Returns the number of operations that had an answer.
 pub(super) fn judge(machines: &Arc<Machines>) -> Result<usize, String> {
     let id = machines.members()[0];
-    let keys = machines.group(id, 1).unwrap().keys().map_err(|why| why.to_string())?;
     let mut lists = BTreeMap::new();
     for key in 0..usize::try_from(LISTS).unwrap() {
-        match keys.string(list_name(key).as_bytes())? {
+        let group = machines.group(id, machines.group_of_list(key)).unwrap();
+        let keys = group.keys().map_err(|why| why.to_string())?;
+        match keys.string(machines.list_name(key).as_bytes())? {
             StringEntry::Value { value, .. } => {
                 lists.insert(key, String::from_utf8(value).unwrap());
             }

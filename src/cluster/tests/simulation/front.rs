@@ -55,7 +55,7 @@ async fn answer(node: &SimNode, ask: Ask) -> Told {
             let words = ["APPEND", key, mark];
             let words = words.map(|word| Bytes::copy_from_slice(word.as_bytes())).to_vec();
             let request = CommandsRequest::new(vec![words], Vec::new());
-            group.write(Request::Commands(request)).await.map(|answered| match answered {
+            node.write(&group, Request::Commands(request)).await.map(|answered| match answered {
                 Answered::Replies(Some(replies)) => {
                     let size = replies.into_iter().next().unwrap().into_number();
                     Told::At(usize::try_from(size.unwrap().unwrap()).unwrap() / MARK_SIZE)
@@ -64,7 +64,7 @@ async fn answer(node: &SimNode, ask: Ask) -> Told {
             })
         }
         Ask::Read { key, is_stale } => {
-            let confirmed = if *is_stale { Ok(()) } else { group.read_index().await };
+            let confirmed = if *is_stale { Ok(()) } else { node.read_index(&group).await };
             confirmed.and_then(|()| group.keys()).map(|keys| match keys.string(key.as_bytes()) {
                 Ok(StringEntry::Absent) => Told::Found(String::new()),
                 Ok(StringEntry::Value { value, .. }) => {

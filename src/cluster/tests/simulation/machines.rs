@@ -12,6 +12,7 @@ use super::dice::Dice;
 use super::front;
 use super::history::ListHistory;
 use super::network::{Links, SimTcp};
+use super::profile::Profile;
 use crate::clock::Hands;
 use crate::cluster::group::{RaftGroup, Timing};
 use crate::cluster::map::{ClusterMap, MAP_GROUP};
@@ -21,6 +22,7 @@ use crate::cluster::options::ClusterOptions;
 use crate::fs::Fs;
 use crate::key_hash::KeyHasher;
 use crate::options::Options;
+use crate::resp::slot_of;
 use crate::store::Env;
 use crate::testing::twin::Twin;
 
@@ -68,8 +70,12 @@ struct Machine {
 /// What the simulation, its clients and its judge share. All of them run in one thread.
 pub(super) struct Machines {
     pub(super) links: Arc<Links>,
+    /// Number of shards.
+    pub(super) shards: u16,
     /// Number of entries that stay in a log that is purged.
     kept: u64,
+    /// Whether nodes forward requests to leaders.
+    forwards: bool,
     inner: Mutex<Inner>,
 }
 
@@ -90,12 +96,12 @@ struct Inner {
 }
 
 impl Machines {
-    pub(super) fn new(ids: impl Iterator<Item = u64>, kept: u64) -> Arc<Self> {
+    pub(super) fn new(seed: u64, profile: Profile) -> Arc<Self> {
         let machine =
             |id| (id, Machine { disk: Twin::new(), node: None, roles: BTreeMap::new(), epoch: 0 });
         let inner = Inner {
             stage: Stage::Founding,
-            machines: ids.map(machine).collect(),
+            machines: (1..=profile.sizes(seed).1).map(machine).collect(),
             members: BTreeSet::new(),
             removed: BTreeSet::new(),
             history: ListHistory::default(),
@@ -104,7 +110,27 @@ impl Machines {
             notes: Vec::new(),
             now: Duration::ZERO,
         };
-        Arc::new(Self { links: Arc::default(), kept, inner: Mutex::new(inner) })
+        Arc::new(Self {
+            links: Arc::default(),
+            shards: profile.shards(seed),
+            kept: profile.kept(),
+            forwards: profile.forwards(seed),
+            inner: Mutex::new(inner),
+        })
+    }
+
+    /// Returns the shard of a list. Shards take turns.
+    pub(super) fn group_of_list(&self, key: usize) -> u64 {
+        key as u64 % u64::from(self.shards) + 1
+    }
+
+    /// Returns the name of a list, whose slot is one of its shard.
+    pub(super) fn list_name(&self, key: usize) -> String {
+        let map = ClusterMap { shards: self.shards, ..ClusterMap::default() };
+        let mut names = (0..).map(|number| format!("list{key}.{number}"));
+        let is_there =
+            |name: &String| map.group_of(slot_of(name.as_bytes())) == self.group_of_list(key);
+        names.find(is_there).unwrap()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -204,6 +230,17 @@ impl Machines {
         text
     }
 
+    /// Returns the groups that nobody leads, for those that look for the cause of a failure.
+    pub(super) fn leaderless(&self) -> String {
+        let nodes: Vec<_> = self.members().into_iter().filter_map(|id| self.node(id)).collect();
+        let is_led = |number| {
+            let groups = nodes.iter().filter_map(|node| node.group(number));
+            groups.map(|group| group.metrics().state).any(|state| state == ServerState::Leader)
+        };
+        let groups = (MAP_GROUP..=self.shards.into()).filter(|number| !is_led(*number));
+        groups.fold(String::new(), |text, number| format!("{text}; nobody leads group {number}"))
+    }
+
     /// Has the process of a machine end: nothing that it has written is lost.
     pub(super) fn kill(&self, id: u64) {
         self.end(id, Twin::kill_image_now);
@@ -284,6 +321,7 @@ impl Machines {
         let mut options = ClusterOptions::new(id, "/node", SECRET)
             .listen(peer_address(id))
             .redis_address(client_address(id))
+            .forward(self.forwards)
             .store(Options::new().segment_size(16 << 10));
         options.timing = Timing { heartbeat: 100, election: 500, kept: self.kept };
         options.env =

@@ -7,67 +7,69 @@ use crate::mistake::{Mistake, make};
 /// Number of runs in which a mistake has to be found.
 const SEEDS: u64 = 100;
 
-/// Makes a mistake until a run fails in a certain way. Lists how runs fail if many are wanted.
-fn found(mistake: Mistake, profile: Profile, expected: &str) {
+/// Makes a mistake until a run fails in a certain way, from a seed on that is known to reveal it
+/// soon. The same run passes without it.
+fn found(mistake: Mistake, profile: Profile, first: u64, expected: &str) {
     let mut others = Vec::new();
-    for seed in 0..SEEDS {
+    for seed in first..first + SEEDS {
         let failed = match make(mistake, || run(seed, profile)) {
             Ok(Ok(_)) => continue,
             Ok(Err(why)) => why,
             Err(panic) => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
         };
-        let first = failed.lines().next().unwrap_or_default().to_owned();
-        println!("{mistake:?}, seed {seed} of {profile:?}: {first}");
-        if first.contains(expected) && std::env::var_os("BITCASK_LONG").is_none() {
+        let message = failed.lines().next().unwrap_or_default().to_owned();
+        println!("{mistake:?}, seed {seed} of {profile:?}: {message}");
+        if message.contains(expected) {
             run(seed, profile).unwrap_or_else(|why| panic!("without the mistake as well: {why}"));
             return;
         }
-        others.push(first);
+        others.push(message);
     }
     panic!("{mistake:?} is not found, but {others:#?}")
 }
 
 #[test]
 fn a_vote_that_is_not_durable_is_found() {
-    found(Mistake::RaftVoteNotSynced, Profile::Votes, "");
+    // An entry is replaced by one of before those that a majority has.
+    found(Mistake::RaftVoteNotSynced, Profile::Votes, 0, "Some(log_id) <= self.committed()");
 }
 
 #[test]
 fn entries_that_count_before_their_sync_are_found() {
-    found(Mistake::RaftDoneBeforeSync, Profile::Power, "");
+    found(Mistake::RaftDoneBeforeSync, Profile::Power, 1, "follower log reversion is not allowed");
 }
 
 #[test]
 fn a_snapshot_without_its_place_is_found() {
-    found(Mistake::RaftPlaceOfBefore, Profile::Members, "differs in group");
+    found(Mistake::RaftPlaceOfBefore, Profile::Members, 1, "differs in group");
 }
 
 #[test]
 fn stale_reads_are_found() {
-    found(Mistake::ReadNotConfirmed, Profile::Network, "a read has position");
+    found(Mistake::ReadNotConfirmed, Profile::Network, 3, "a read has position");
 }
 
 #[test]
 fn entries_that_are_applied_twice_are_found() {
-    found(Mistake::RaftPlaceBehind, Profile::Votes, "differs in group");
+    found(Mistake::RaftPlaceBehind, Profile::Votes, 0, "differs in group");
 }
 
 #[test]
 fn members_of_before_are_found() {
-    found(Mistake::RaftMembersOfBefore, Profile::Power, "");
+    found(Mistake::RaftMembersOfBefore, Profile::Power, 0, "nobody leads");
 }
 
 #[test]
 fn a_lost_redirect_is_found() {
-    found(Mistake::RedirectLost, Profile::Network, "does not get to the leader");
+    found(Mistake::RedirectLost, Profile::Network, 1, "does not get to the leader");
 }
 
 #[test]
 fn a_redirect_after_a_write_is_found() {
-    found(Mistake::UnknownRedirected, Profile::Network, "appended twice");
+    found(Mistake::UnknownRedirected, Profile::Network, 1, "appended twice");
 }
 
 #[test]
 fn a_map_of_a_deposed_leader_is_found() {
-    found(Mistake::MapShownEarly, Profile::Members, "shows another map");
+    found(Mistake::MapShownEarly, Profile::Members, 11, "shows another map");
 }

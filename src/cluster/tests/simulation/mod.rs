@@ -4,7 +4,8 @@
 //! - `machines` has the nodes and what they show, `faults` what goes wrong with them, and `profile`
 //!   what goes wrong most. `network` is how they reach each other. `clients` has those that use and
 //!   administer the cluster, and `front` their way in.
-//! - `history` judges what clients saw, `end` what is left when everything is mended.
+//! - `history` judges what clients saw, `end` what is left when everything is mended, and `panics`
+//!   hears those of tasks.
 //! - `mistakes` shows that each of a number of mistakes is found.
 
 mod clients;
@@ -16,6 +17,7 @@ mod history;
 mod machines;
 mod mistakes;
 mod network;
+mod panics;
 mod profile;
 
 use std::sync::Arc;
@@ -39,12 +41,17 @@ const RUNS: u64 = 2;
 /// Runs a cluster until everything is mended, and judges it. Returns the number of operations that
 /// clients had answers to.
 fn run(seed: u64, profile: Profile) -> Result<usize, String> {
-    let machines = Machines::new(1..=profile.sizes(seed).1, profile.kept());
+    let machines = Machines::new(seed, profile);
+    panics::listen();
     let result = run_on(&machines, seed, profile);
+    let result = match panics::heard() {
+        None => result,
+        Some(panic) => Err(format!("{}; {panic}", result.err().unwrap_or_default())),
+    };
     if only_seed().is_some() {
         machines.story().iter().for_each(|line| println!("{SAYS}{line}"));
     }
-    result.map_err(|why| format!("{why}\n{}", machines.shown()))
+    result.map_err(|why| format!("{why}{}\n{}", machines.leaderless(), machines.shown()))
 }
 
 fn run_on(machines: &Arc<Machines>, seed: u64, profile: Profile) -> Result<usize, String> {

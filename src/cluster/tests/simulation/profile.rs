@@ -29,6 +29,16 @@ impl Profile {
         }
     }
 
+    /// Returns the number of shards.
+    pub(super) fn shards(self, seed: u64) -> u16 {
+        if (seed / 2 + self as u64).is_multiple_of(2) { 2 } else { 3 }
+    }
+
+    /// Returns whether nodes forward what others lead, instead of telling clients where it is.
+    pub(super) fn forwards(self, seed: u64) -> bool {
+        (seed + self as u64) % 3 == 2
+    }
+
     pub(super) fn task(self, dice: &mut Dice) -> Task {
         match self {
             Self::Members => {
