@@ -114,7 +114,7 @@ fn entries() -> Vec<Entry<Consensus>> {
 fn requests() -> Vec<PeerRequest> {
     // A kind that is new belongs here, and into the list.
     match PeerRequest::Status {
-        PeerRequest::Append(_)
+        PeerRequest::Append(..)
         | PeerRequest::Vote(_)
         | PeerRequest::BeginSnapshot
         | PeerRequest::PutPiece { .. }
@@ -147,7 +147,10 @@ fn requests() -> Vec<PeerRequest> {
     let (name, address) = (|| "0000000001.log".to_owned(), || "n3:7000".to_owned());
     let bytes = Bytes::from_static(b"\0piece\xFF");
     vec![
-        PeerRequest::Append(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }),
+        PeerRequest::Append(
+            AppendEntriesRequest { vote, prev_log_id, entries, leader_commit },
+            Some(375),
+        ),
         PeerRequest::Vote(VoteRequest::new(Vote::new(8, 3), None)),
         PeerRequest::BeginSnapshot,
         PeerRequest::PutPiece { snapshot: 4, name: name(), offset: 1 << 20, bytes },
