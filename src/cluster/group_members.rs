@@ -147,7 +147,7 @@ fn has_caught_up(metrics: &GroupMetrics, id: u64, lag_max: u64) -> bool {
 
 /// Waits for a change of the members, which goes on although nobody waits any more. openraft makes
 /// the second of its two steps where the first was asked for.
-async fn finished(
+pub(super) async fn finished(
     change: impl Future<Output = Result<(), ClusterError>> + Send + 'static,
 ) -> Result<(), ClusterError> {
     tokio::spawn(change).await.map_err(|error| stopped(&error))?

@@ -16,6 +16,7 @@ use super::consensus::{Answered, Request};
 use super::drawn;
 use super::error::{ClusterError, failed};
 use super::group::{RaftGroup, stopped};
+use super::group_members::finished;
 use super::identity::NodeIdentity;
 use super::map::{MAP_GROUP, MapChange, NodeAddresses};
 use super::network::PeerTransport;
@@ -129,7 +130,7 @@ impl<T: PeerTransport> Node<T> {
                 None => {}
                 Some(_) => {
                     let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
-                    // If nobody leads, the next round tries again.
+                    // A leader that does not work at the moment is asked again in the next round.
                     if let Err(ClusterError::Refused(_)) = self.at_leader(MAP_GROUP, put).await {
                         return;
                     }
@@ -155,19 +156,38 @@ impl<T: PeerTransport> Node<T> {
         self.at_leader(MAP_GROUP, || PeerRequest::RemoveMember { id }).await.map(drop)
     }
 
-    /// Makes a node a voter of a group that this one leads, once it has the log.
+    /// Marks a node as one that is being removed, if another one holds the map after that.
+    pub(super) async fn begin_removal(&self, id: u64) -> Result<(), ClusterError> {
+        let Some(group) = self.group(MAP_GROUP) else {
+            return refused("this node belongs to no cluster");
+        };
+        // Whoever does not lead any more may not know of the latest change. What votes until the
+        // mark is committed may be marked too: the map looks at that.
+        group.read_index().await?;
+        let voters = group.metrics().membership_config.membership().voter_ids().collect();
+        self.change_map(MapChange::BeginRemoval { id, voters }).await
+    }
+
+    /// Makes a node a voter of a group that this one leads, once it has the log. Goes on although
+    /// nobody waits any more: what was begun has to be looked at once more.
     pub(super) async fn add_member(
-        &self,
+        self: &Arc<Self>,
         group: &Arc<RaftGroup>,
         id: u64,
         address: String,
     ) -> Result<(), ClusterError> {
-        self.check_wanted(group, id).await?;
-        group.add_learner(id, address).await?;
-        // A removal marks the number before it looks for the node in the groups. So if it has not
-        // found it in this one, the mark is there by now.
-        self.check_wanted(group, id).await?;
-        group.add_voter(id).await
+        let (node, group) = (Arc::clone(self), Arc::clone(group));
+        finished(async move {
+            node.check_wanted(&group, id).await?;
+            let added = group.add_learner(id, address).await;
+            // A removal marks the number before it looks for the node in the groups. So if it has
+            // not found it in this one, the mark is there by now. A change whose end was not
+            // waited for may be made too.
+            node.check_wanted(&group, id).await?;
+            added?;
+            group.add_voter(id).await
+        })
+        .await
     }
 
     /// Returns an error if a node was removed, or is being removed. It does not stay a learner of
@@ -251,7 +271,9 @@ impl<T: PeerTransport> Node<T> {
                     next = address;
                     last = ClusterError::NotLeader { leader };
                 }
-                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
+                Ok(PeerAnswer::Refused(reason)) => return Err(ClusterError::Refused(reason)),
+                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Failed(reason)),
+                Ok(PeerAnswer::Busy) => last = ClusterError::Busy,
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = failed(&format!("{address}: {error}")),
             }

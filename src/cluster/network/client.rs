@@ -237,7 +237,11 @@ impl<T: PeerTransport> PeerConnection<T> {
         if status != StatusCode::OK {
             let reason = String::from_utf8_lossy(&body);
             let text = format!("{} answers {status}: {reason}", self.address);
-            return Ok(PeerAnswer::Failed(text));
+            // Neither the secret nor the version of a node changes while somebody waits for it.
+            let is_final =
+                [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST];
+            let is_final = is_final.contains(&status);
+            return Ok(if is_final { PeerAnswer::Refused(text) } else { PeerAnswer::Failed(text) });
         }
         postcard::from_bytes(&body).map_err(io::Error::other)
     }
@@ -285,7 +289,9 @@ impl<T: PeerTransport> PeerConnection<T> {
 /// Returns the error for an answer that is none to the question.
 pub(super) fn odd(answer: &PeerAnswer) -> io::Error {
     match answer {
-        PeerAnswer::Failed(reason) => io::Error::other(reason.clone()),
+        PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason) => {
+            io::Error::other(reason.clone())
+        }
         answer => io::Error::other(format!("the answer is {answer:?}")),
     }
 }

@@ -4,6 +4,7 @@
 mod applying;
 pub(crate) mod chance;
 mod lending;
+mod members;
 mod restoring;
 mod scripted;
 #[cfg(not(shuttle))]
