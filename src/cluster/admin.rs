@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
 use super::backup::odd;
-use super::error::{ClusterError, failed};
+use super::error::{ClusterError, failed, unanswered};
 use super::map::MAP_GROUP;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::network::{AskFailure, IdlePeers, PeerNetwork, Tcp};
@@ -26,6 +25,17 @@ const LOOK_TIME: Duration = Duration::from_secs(2);
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// How long such attempts go on.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What [`ClusterAdmin::balance`] has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BalancedLeads {
+    /// Number of leads that were transferred.
+    pub transferred: usize,
+    /// The nodes that were given none: they do not answer, have not joined all groups yet, or are
+    /// being removed.
+    pub left_out: Vec<u64>,
+}
 
 /// Administers a cluster through one of its nodes. Calls block.
 pub struct ClusterAdmin {
@@ -78,10 +88,7 @@ impl ClusterAdmin {
             Ok(PeerAnswer::Busy) => Err(ClusterError::Busy),
             Ok(PeerAnswer::AskLeader { leader, .. }) => Err(ClusterError::NotLeader { leader }),
             Ok(answer) => Ok(answer),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(failed(&format!("{address} has not answered in {} s", time.as_secs())))
-            }
-            Err(error) => Err(failed(&format!("{address}: {error}"))),
+            Err(error) => Err(unanswered(address, time, &error)),
         }
     }
 
@@ -150,6 +157,16 @@ impl ClusterAdmin {
         }
     }
 
+    /// Returns the same, if the node belongs to a cluster.
+    fn status_of_member(&self) -> Result<NodeStatus, ClusterError> {
+        let status = self.status()?;
+        if status.shards.is_some() {
+            return Ok(status);
+        }
+        let text = format!("node {} belongs to no cluster", status.id);
+        Err(ClusterError::Refused(text))
+    }
+
     /// Makes a node the leader of a group. The group accepts nothing for about the time of an
     /// election.
     ///
@@ -158,7 +175,7 @@ impl ClusterAdmin {
     /// As [`join`](Self::join), and [`Refused`](ClusterError::Refused) for a number that no node
     /// has.
     pub fn transfer(&self, group: u64, id: u64) -> Result<(), ClusterError> {
-        let status = self.status()?;
+        let status = self.status_of_member()?;
         let found = status.nodes.iter().find(|node| node.id == id);
         let Some(node) = found else {
             return Err(ClusterError::Refused(format!("there is no node {id}")));
@@ -171,14 +188,13 @@ impl ClusterAdmin {
     }
 
     /// Spreads the leads of all groups evenly over the nodes that answer, that vote in all groups,
-    /// and that are not being removed. Returns how many it has [transferred](Self::transfer), one
-    /// after the other.
+    /// and that are not being removed, by one [transfer](Self::transfer) after the other.
     ///
     /// # Errors
     ///
     /// Those of [`transfer`](Self::transfer). What was transferred before stays so.
-    pub fn balance(&self) -> Result<usize, ClusterError> {
-        let status = self.status()?;
+    pub fn balance(&self) -> Result<BalancedLeads, ClusterError> {
+        let status = self.status_of_member()?;
         let known = self.ask(&self.address, MAP_GROUP, &PeerRequest::GetMap, SHORT)?;
         let PeerAnswer::Cluster(known) = known else { return Err(odd("the question for the map")) };
         let answers = |address: &str| {
@@ -193,7 +209,9 @@ impl ClusterAdmin {
         for (group, id) in &transfers {
             self.transfer(*group, *id)?;
         }
-        Ok(transfers.len())
+        let all = status.nodes.iter().map(|node| node.id);
+        let left_out = all.filter(|id| !nodes.contains(id)).collect();
+        Ok(BalancedLeads { transferred: transfers.len(), left_out })
     }
 
     /// Has the node build a snapshot of each group, after which it needs less of the log.
@@ -202,7 +220,7 @@ impl ClusterAdmin {
     ///
     /// As [`join`](Self::join).
     pub fn snapshot(&self) -> Result<(), ClusterError> {
-        for group in self.status()?.groups {
+        for group in self.status_of_member()?.groups {
             self.ask(&self.address, group.number, &PeerRequest::BuildSnapshot, SHORT)?;
         }
         Ok(())

@@ -286,12 +286,13 @@ fn is_too_much(why: &str) -> bool {
 /// Says why a node has not run commands.
 fn shown(answer: PeerAnswer) -> String {
     match answer {
-        PeerAnswer::Written(WriteOutcome::Busy) => ClusterError::Busy.to_string(),
+        PeerAnswer::Written(WriteOutcome::Busy) | PeerAnswer::Busy => {
+            ClusterError::Busy.to_string()
+        }
         PeerAnswer::Written(WriteOutcome::Unknown) => ClusterError::Unknown.to_string(),
         PeerAnswer::Written(WriteOutcome::Stopped(why)) => ClusterError::Stopped(why).to_string(),
         PeerAnswer::AskLeader { leader, .. } => ClusterError::NotLeader { leader }.to_string(),
         PeerAnswer::Failed(why) | PeerAnswer::Refused(why) => why,
-        PeerAnswer::Busy => ClusterError::Busy.to_string(),
         _ => odd("a write").to_string(),
     }
 }

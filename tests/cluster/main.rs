@@ -10,6 +10,7 @@ mod backup;
 mod changes;
 mod chaos;
 mod clocks;
+mod commands;
 mod cuts;
 mod directories;
 mod disks;

@@ -235,13 +235,7 @@ impl<T: PeerTransport> PeerConnection<T> {
         let body = body.map_err(io::Error::other)?;
         self.sender = Some(sender);
         if status != StatusCode::OK {
-            let reason = String::from_utf8_lossy(&body);
-            let text = format!("{} answers {status}: {reason}", self.address);
-            // Neither the secret nor the version of a node changes while somebody waits for it.
-            let is_final =
-                [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST];
-            let is_final = is_final.contains(&status);
-            return Ok(if is_final { PeerAnswer::Refused(text) } else { PeerAnswer::Failed(text) });
+            return Ok(refusal(&self.address, status, &String::from_utf8_lossy(&body)));
         }
         postcard::from_bytes(&body).map_err(io::Error::other)
     }
@@ -283,6 +277,21 @@ impl<T: PeerTransport> PeerConnection<T> {
         // It ends with the sender, or when the other node is gone. The sender then reports that.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
+    }
+}
+
+/// Returns the answer of a node, or of something else, that refuses the message itself.
+fn refusal(address: &str, status: StatusCode, reason: &str) -> PeerAnswer {
+    let text = format!("{address} answers {status}: {reason}");
+    match status {
+        // Neither the secret nor the version of a node changes while somebody waits for it.
+        StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST => PeerAnswer::Refused(text),
+        // Another port may answer with any code.
+        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+            let text = format!("{text} (is a node listening for other nodes there?)");
+            PeerAnswer::Refused(text)
+        }
+        _ => PeerAnswer::Failed(text),
     }
 }
 

@@ -106,8 +106,8 @@ mod tests {
     /// Its connection would count among those that a node has at most.
     #[tokio::test(start_paused = true)]
     async fn a_request_whose_rest_never_arrives_is_not_waited_for() {
-        let (mut client, server) = tokio::io::duplex(4096);
-        let served = tokio::spawn(serve(server, Arc::new(Idle)));
+        let (mut client, node) = tokio::io::duplex(4096);
+        let served = tokio::spawn(serve(node, Arc::new(Idle)));
         let head = format!(
             "POST {PEER_PATH}0 HTTP/1.1\r\nHost: bitcask\r\nAuthorization: Bearer secret\r\n\
              Content-Length: 100\r\n\r\npart"
