@@ -227,7 +227,7 @@ impl ClusterAdmin {
     }
 }
 
-/// Returns the nodes that can lead every group, of which none is among those that are being removed.
+/// Returns the nodes that can lead every group, but for those that are being removed.
 fn able<'a>(
     status: &'a NodeStatus,
     leaving: &'a BTreeSet<u64>,

@@ -177,9 +177,8 @@ impl<T: PeerTransport> Node<T> {
         let Some(group) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
-        // Whoever does not lead any more may not know of the latest change. What votes until the
-        // mark is committed may be marked too: the map looks at that.
-        group.read_index().await?;
+        // Only a leader that knows the latest members can have the mark committed, and one of them
+        // that has left since is marked too.
         let voters = group.metrics().membership_config.membership().voter_ids().collect();
         self.change_map(MapChange::BeginRemoval { id, voters }).await
     }
