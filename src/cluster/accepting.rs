@@ -7,8 +7,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::listener;
+
 /// Maximum number of connections of a port. More wait until they are accepted.
 const CONNECTIONS_MAX: usize = 4096;
+/// Time in which whoever receives an answer has to take a part of it.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// How long to wait before accepting again when the process has too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -33,6 +37,8 @@ pub(super) async fn serve_each<F>(
             Ok((stream, _)) => {
                 // Without it, answers that are sent in parts wait for each other.
                 drop(stream.set_nodelay(true));
+                // Others that have vanished would keep their connections for ever.
+                listener::notice_dead_peer(&stream, UNREAD_MAX);
                 let served = serve(stream);
                 connections.spawn(async move {
                     served.await;

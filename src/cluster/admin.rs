@@ -1,17 +1,18 @@
 //! Asks nodes to do what an administrator wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::error::{ClusterError, failed};
+use super::backup::odd;
+use super::error::{ClusterError, failed, unanswered};
 use super::map::MAP_GROUP;
 use super::network::messages::{PeerAnswer, PeerRequest};
 use super::network::{AskFailure, IdlePeers, PeerNetwork, Tcp};
-use super::status::NodeStatus;
+use super::status::{NodeEntry, NodeStatus};
 
 /// Time for what may have to send all data to a new node.
 const LONG: Duration = Duration::from_secs(24 * 3600);
@@ -24,6 +25,17 @@ const LOOK_TIME: Duration = Duration::from_secs(2);
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// How long such attempts go on.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What [`ClusterAdmin::balance`] has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BalancedLeads {
+    /// Number of leads that were transferred.
+    pub transferred: usize,
+    /// The nodes that were given none: they do not answer, have not joined all groups yet, or are
+    /// being removed.
+    pub left_out: Vec<u64>,
+}
 
 /// Administers a cluster through one of its nodes. Calls block.
 pub struct ClusterAdmin {
@@ -71,21 +83,26 @@ impl ClusterAdmin {
     ) -> Result<PeerAnswer, ClusterError> {
         let mut connection = self.network(group).connection(address);
         match self.runtime.block_on(connection.ask(request, time)) {
-            Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Refused(reason)),
+            Ok(PeerAnswer::Refused(reason)) => Err(ClusterError::Refused(reason)),
+            Ok(PeerAnswer::Failed(reason)) => Err(ClusterError::Failed(reason)),
+            Ok(PeerAnswer::Busy) => Err(ClusterError::Busy),
             Ok(PeerAnswer::AskLeader { leader, .. }) => Err(ClusterError::NotLeader { leader }),
             Ok(answer) => Ok(answer),
-            Err(error) => Err(failed(&format!("{address}: {error}"))),
+            Err(error) => Err(unanswered(address, time, &error)),
         }
     }
 
     /// Returns the answer, or whether the node may have the request although it has not answered.
+    /// A node of another cluster does nothing.
     pub(super) fn ask_once(
         &self,
         address: &str,
+        cluster: u128,
         group: u64,
         request: &PeerRequest,
     ) -> Result<PeerAnswer, AskFailure> {
-        let mut connection = self.network(group).connection(address);
+        let network = PeerNetwork { cluster: Some(cluster), ..self.network(group) };
+        let mut connection = network.connection(address);
         self.runtime.block_on(connection.ask_once(request, self.answer_time))
     }
 
@@ -140,6 +157,16 @@ impl ClusterAdmin {
         }
     }
 
+    /// Returns the same, if the node belongs to a cluster.
+    fn status_of_member(&self) -> Result<NodeStatus, ClusterError> {
+        let status = self.status()?;
+        if status.shards.is_some() {
+            return Ok(status);
+        }
+        let text = format!("node {} belongs to no cluster", status.id);
+        Err(ClusterError::Refused(text))
+    }
+
     /// Makes a node the leader of a group. The group accepts nothing for about the time of an
     /// election.
     ///
@@ -148,34 +175,43 @@ impl ClusterAdmin {
     /// As [`join`](Self::join), and [`Refused`](ClusterError::Refused) for a number that no node
     /// has.
     pub fn transfer(&self, group: u64, id: u64) -> Result<(), ClusterError> {
-        let status = self.status()?;
+        let status = self.status_of_member()?;
         let found = status.nodes.iter().find(|node| node.id == id);
         let Some(node) = found else {
             return Err(ClusterError::Refused(format!("there is no node {id}")));
         };
-        self.ask(&node.cluster, group, &PeerRequest::Lead, SHORT).map(drop)
+        let asked = self.ask(&node.cluster, group, &PeerRequest::Lead, SHORT);
+        asked.map(drop).map_err(|failure| match failure {
+            ClusterError::Failed(why) => ClusterError::Failed(format!("node {id}: {why}")),
+            failure => failure,
+        })
     }
 
-    /// Spreads the leads of all groups evenly over the nodes that answer, and returns how many it
-    /// has [transferred](Self::transfer), one after the other.
+    /// Spreads the leads of all groups evenly over the nodes that answer, that vote in all groups,
+    /// and that are not being removed, by one [transfer](Self::transfer) after the other.
     ///
     /// # Errors
     ///
     /// Those of [`transfer`](Self::transfer). What was transferred before stays so.
-    pub fn balance(&self) -> Result<usize, ClusterError> {
-        let status = self.status()?;
+    pub fn balance(&self) -> Result<BalancedLeads, ClusterError> {
+        let status = self.status_of_member()?;
+        let known = self.ask(&self.address, MAP_GROUP, &PeerRequest::GetMap, SHORT)?;
+        let PeerAnswer::Cluster(known) = known else { return Err(odd("the question for the map")) };
         let answers = |address: &str| {
             let asked = self.ask(address, MAP_GROUP, &PeerRequest::Status, LOOK_TIME);
             matches!(asked, Ok(PeerAnswer::Status(_)))
         };
-        let nodes = status.nodes.iter().filter(|node| answers(&node.cluster));
-        let nodes: Vec<u64> = nodes.map(|node| node.id).collect();
+        let nodes = able(&status, &known.map.removed);
+        let nodes = nodes.filter(|node| answers(&node.cluster)).map(|node| node.id);
+        let nodes: Vec<u64> = nodes.collect();
         let leads = status.groups.iter().map(|group| (group.number, group.leader)).collect();
         let transfers = balanced(leads, &nodes);
         for (group, id) in &transfers {
             self.transfer(*group, *id)?;
         }
-        Ok(transfers.len())
+        let all = status.nodes.iter().map(|node| node.id);
+        let left_out = all.filter(|id| !nodes.contains(id)).collect();
+        Ok(BalancedLeads { transferred: transfers.len(), left_out })
     }
 
     /// Has the node build a snapshot of each group, after which it needs less of the log.
@@ -184,11 +220,22 @@ impl ClusterAdmin {
     ///
     /// As [`join`](Self::join).
     pub fn snapshot(&self) -> Result<(), ClusterError> {
-        for group in self.status()?.groups {
+        for group in self.status_of_member()?.groups {
             self.ask(&self.address, group.number, &PeerRequest::BuildSnapshot, SHORT)?;
         }
         Ok(())
     }
+}
+
+/// Returns the nodes that can lead every group, but for those that are being removed.
+fn able<'a>(
+    status: &'a NodeStatus,
+    leaving: &'a BTreeSet<u64>,
+) -> impl Iterator<Item = &'a NodeEntry> {
+    status.nodes.iter().filter(|node| {
+        let is_voter = status.groups.iter().all(|group| group.voters.contains(&node.id));
+        is_voter && !leaving.contains(&node.id)
+    })
 }
 
 /// Returns which groups have to be led by which other nodes, so that no node leads more groups than
@@ -221,6 +268,51 @@ fn balanced(leads: Vec<(u64, Option<u64>)>, nodes: &[u64]) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::status::{GroupRole, GroupStatus};
+
+    /// Returns a group, as a node sees it that does not lead.
+    fn group(number: u64, voters: &[u64]) -> GroupStatus {
+        GroupStatus {
+            number,
+            slots: None,
+            role: GroupRole::Follower,
+            leader: Some(1),
+            term: 1,
+            voters: voters.to_vec(),
+            learners: Vec::new(),
+            last_log: None,
+            applied: None,
+            snapshot: None,
+            purged: None,
+            quorum_age: None,
+            replicated: Vec::new(),
+            transfers: Vec::new(),
+            keys: 0,
+            size: 0,
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn nodes_that_join_or_leave_are_given_no_leads() {
+        let node = |id: u64| NodeEntry {
+            id,
+            cluster: String::new(),
+            redis: String::new(),
+            http: String::new(),
+        };
+        let status = NodeStatus {
+            id: 1,
+            version: String::new(),
+            shards: Some(1),
+            nodes: (1..=4).map(node).collect(),
+            groups: vec![group(0, &[1, 2, 3, 4]), group(1, &[1, 2, 3])],
+        };
+        // Node 4 has not joined the second group yet, and node 2 is being removed.
+        let leaving = [2].into();
+        let able = able(&status, &leaving).map(|node| node.id);
+        assert_eq!(able.collect::<Vec<_>>(), [1, 3]);
+    }
 
     #[test]
     fn leads_are_spread_evenly_and_no_more_of_them_are_moved_than_needed() {

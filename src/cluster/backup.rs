@@ -70,7 +70,7 @@ impl ClusterAdmin {
         let PeerAnswer::Status(NodeStatus { shards, .. }) = status else {
             return Err(odd("the question for the status"));
         };
-        let none = || ClusterError::Refused("the node belongs to no cluster".to_owned());
+        let none = || ClusterError::Refused("this node belongs to no cluster".to_owned());
         let shards = shards.ok_or_else(none)?;
         let mut indexes = Vec::new();
         for group in MAP_GROUP..=u64::from(shards) {

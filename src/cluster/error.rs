@@ -1,5 +1,8 @@
 //! Why a cluster does not do what it was asked for.
 
+use std::io;
+use std::time::Duration;
+
 use super::changes::position::ClusterPosition;
 use crate::error::Error;
 
@@ -64,4 +67,13 @@ impl From<Error> for ClusterError {
 
 pub(super) fn failed(error: &impl std::fmt::Display) -> ClusterError {
     ClusterError::Failed(error.to_string())
+}
+
+/// Returns the error for a node from which no answer has come within a time.
+pub(super) fn unanswered(address: &str, time: Duration, error: &io::Error) -> ClusterError {
+    if error.kind() == io::ErrorKind::TimedOut {
+        failed(&format!("{address} has not answered in {} s", time.as_secs()))
+    } else {
+        failed(&format!("no answer from {address}: {error}"))
+    }
 }

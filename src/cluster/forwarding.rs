@@ -58,7 +58,7 @@ impl<T: PeerTransport> Node<T> {
                 Ok(PeerAnswer::AskLeader { leader: Some(id), address: Some(address) }) => {
                     leader = Some((id, address));
                 }
-                Ok(PeerAnswer::Failed(reason)) => {
+                Ok(PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason)) => {
                     return Err(ClusterError::Refused(format!("node {id}: {reason}")));
                 }
                 Ok(PeerAnswer::AskLeader { .. }) | Err(AskFailure::NotSent) => {}
@@ -105,7 +105,7 @@ impl<T: PeerTransport> Node<T> {
                     leader = Some((id, address));
                 }
                 Ok(PeerAnswer::Busy) => return Err(ClusterError::Busy),
-                Ok(PeerAnswer::Failed(reason)) => {
+                Ok(PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason)) => {
                     return Err(failed(&format!("node {id}: {reason}")));
                 }
                 _ => {}

@@ -1,7 +1,6 @@
 //! One group of a node: its part of the log, its state, and the way for clients into both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, Fatal, RaftError};
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use super::apply::Applier;
 use super::consensus::{Answered, Consensus, Request};
 use super::error::{ClusterError, failed};
+use super::leading::HandOvers;
 use super::map::ClusterMap;
 use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTransfer};
 use super::options::ClusterOptions;
@@ -55,8 +55,8 @@ pub(crate) struct RaftGroup {
     age: Arc<StateAge>,
     /// When openraft last reported. It does not while it waits for the disk.
     reported: watch::Receiver<Instant>,
-    /// Whether this node hands the lead over, and takes no requests meanwhile.
-    pub(super) is_yielding: AtomicBool,
+    /// While this node hands the lead over, it takes no requests.
+    pub(super) handing_over: HandOvers,
     /// The snapshots that this node is sending.
     sending: Arc<SnapshotProgress>,
 }
@@ -128,7 +128,7 @@ impl RaftGroup {
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
         let (noted, reported) = watch::channel(Instant::now());
         tokio::spawn(note_reports(raft.metrics(), noted, Arc::clone(&age)));
-        let is_yielding = AtomicBool::new(false);
+        let handing_over = HandOvers::default();
         Ok(Arc::new(Self {
             number,
             raft,
@@ -137,7 +137,7 @@ impl RaftGroup {
             reads,
             age,
             reported,
-            is_yielding,
+            handing_over,
             sending,
         }))
     }
@@ -244,7 +244,7 @@ impl RaftGroup {
     pub(super) fn must_lead(&self) -> Result<(), ClusterError> {
         let metrics = self.raft.metrics();
         must_lead(&metrics.borrow())?;
-        let is_yielding = self.is_yielding.load(Ordering::Acquire);
+        let is_yielding = self.handing_over.are_under_way();
         if is_yielding { Err(ClusterError::NotLeader { leader: None }) } else { Ok(()) }
     }
 

@@ -140,14 +140,15 @@ fn has_caught_up(metrics: &GroupMetrics, id: u64, lag_max: u64) -> bool {
     if metrics.membership_config.membership().get_node(&id).is_none() {
         return true;
     }
-    let Some(at) = replication.get(&id) else { return false };
-    let (at, last) = (at.map_or(0, |at| at.index), metrics.last_log_index.unwrap_or(0));
-    last.saturating_sub(at) <= lag_max
+    // A node that has never answered may be one that this node cannot reach. If it voted, a small
+    // group would lose its majority.
+    let Some(Some(at)) = replication.get(&id) else { return false };
+    metrics.last_log_index.unwrap_or(0).saturating_sub(at.index) <= lag_max
 }
 
 /// Waits for a change of the members, which goes on although nobody waits any more. openraft makes
 /// the second of its two steps where the first was asked for.
-async fn finished(
+pub(super) async fn finished(
     change: impl Future<Output = Result<(), ClusterError>> + Send + 'static,
 ) -> Result<(), ClusterError> {
     tokio::spawn(change).await.map_err(|error| stopped(&error))?

@@ -1,7 +1,6 @@
 //! Handing the lead of a group over.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -59,6 +58,13 @@ impl RaftGroup {
     /// until the others may elect it. After that time, everything is as before.
     pub(super) async fn yield_lead(self: &Arc<Self>, to: u64) -> Result<(), ClusterError> {
         self.must_lead()?;
+        let is_voter = |metrics: &GroupMetrics| {
+            metrics.membership_config.membership().voter_ids().any(|voter| voter == to)
+        };
+        if !is_voter(&self.metrics()) {
+            let reason = format!("node {to} does not vote in the group: only a voter can lead");
+            return Err(ClusterError::Refused(reason));
+        }
         // A node that has been elected meanwhile would silence itself, and lose the lead again.
         if to == self.metrics().id {
             return Ok(());
@@ -77,16 +83,15 @@ impl RaftGroup {
         }
         let quiet = Duration::from_millis(self.raft.config().election_timeout_max);
         let began = Instant::now();
-        self.is_yielding.store(true, Ordering::Release);
+        let number = self.handing_over.begin();
         let group = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(quiet * 2).await;
-            group.is_yielding.store(false, Ordering::Release);
-            group.raft.runtime_config().heartbeat(true);
+            group.end_hand_over(number);
         });
         while lacks() > 0 {
             if began.elapsed() > quiet {
-                self.is_yielding.store(false, Ordering::Release);
+                self.end_hand_over(number);
                 return Err(ClusterError::Refused(format!("node {to} does not catch up")));
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -94,5 +99,64 @@ impl RaftGroup {
         self.raft.runtime_config().heartbeat(false);
         tokio::time::sleep(quiet).await;
         Ok(())
+    }
+
+    /// Takes requests again, and sends heartbeats, unless a later hand-over has begun.
+    fn end_hand_over(&self, number: u64) {
+        self.handing_over.end(number, || self.raft.runtime_config().heartbeat(true));
+    }
+}
+
+/// The hand-overs of a group's lead, of which the last may be under way.
+#[derive(Debug, Default)]
+pub(super) struct HandOvers {
+    /// Lock 9: the number of the last one, and whether it is under way.
+    last: Mutex<(u64, bool)>,
+}
+
+impl HandOvers {
+    fn last(&self) -> MutexGuard<'_, (u64, bool)> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn are_under_way(&self) -> bool {
+        self.last().1
+    }
+
+    /// Begins one, which takes the place of the one before. Returns its number.
+    fn begin(&self) -> u64 {
+        let mut last = self.last();
+        *last = (last.0 + 1, true);
+        last.0
+    }
+
+    /// Ends one, and does what belongs to its end, unless another has taken its place.
+    fn end(&self, number: u64, ended: impl FnOnce()) {
+        let mut last = self.last();
+        if *last == (number, true) {
+            last.1 = false;
+            ended();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first did not come to anything, and its time ends in the middle of the second.
+    #[test]
+    fn the_time_of_a_hand_over_does_not_end_a_later_one() {
+        let (hand_overs, mut ended) = (HandOvers::default(), Vec::new());
+        let first = hand_overs.begin();
+        hand_overs.end(first, || ended.push(first));
+        assert!(!hand_overs.are_under_way());
+        let second = hand_overs.begin();
+        hand_overs.end(first, || ended.push(first));
+        assert!(hand_overs.are_under_way());
+        hand_overs.end(second, || ended.push(second));
+        hand_overs.end(second, || ended.push(second));
+        assert!(!hand_overs.are_under_way());
+        assert_eq!(ended, [first, second]);
     }
 }

@@ -37,9 +37,14 @@ impl<T: PeerTransport> Node<T> {
         self: &Arc<Self>,
         group: &RaftGroup,
     ) -> Result<PeerAnswer, ClusterError> {
+        group.check_running()?;
         // Whatever is in the way may pass, and the administrator asks again.
-        let is_fresh = self.catch_up(group).await;
-        is_fresh.map_err(|_| ClusterError::NotLeader { leader: None })?;
+        self.catch_up(group).await.map_err(|failure| match failure {
+            // The one that is named may be this node, which is handing the lead over.
+            ClusterError::NotLeader { .. } => ClusterError::NotLeader { leader: None },
+            ClusterError::Busy => ClusterError::Busy,
+            failure => ClusterError::Failed(failure.to_string()),
+        })?;
         let (copy, index) = blocking(|| group.state().copy())?;
         let files = blocking(|| copy.files())?;
         let files = files.into_iter().map(|it| LentFile { name: it.name, size: it.size }).collect();

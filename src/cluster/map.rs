@@ -54,6 +54,8 @@ pub(crate) enum MapChange {
     /// Marks a node as one that is being removed. No group takes it from then on.
     BeginRemoval {
         id: u64,
+        /// The nodes that vote in the group of the map. One of them has to stay.
+        voters: BTreeSet<u64>,
     },
     RemoveNode {
         id: u64,
@@ -91,15 +93,15 @@ impl ClusterMap {
                 }
                 self.nodes.insert(*id, addresses.clone());
             }
-            MapChange::BeginRemoval { id } => {
+            MapChange::BeginRemoval { id, voters } => {
                 if self.removed.contains(id) {
                     return Ok(());
                 }
                 if !self.nodes.contains_key(id) {
                     return Err(format!("there is no node {id}"));
                 }
-                let is_other = |other: &&u64| *other != id && !self.removed.contains(*other);
-                if !self.nodes.keys().any(|other| is_other(&other)) {
+                // A node that has not joined yet holds nothing.
+                if voters.iter().all(|voter| voter == id || self.removed.contains(voter)) {
                     return Err("the last node of a cluster cannot be removed".to_owned());
                 }
                 self.removed.insert(*id);
@@ -173,19 +175,33 @@ mod tests {
     #[test]
     fn a_node_that_is_being_removed_stays_in_the_map_until_it_is_gone() {
         let put = |id| MapChange::PutNode { id, addresses: NodeAddresses::default() };
+        let removal = |id| MapChange::BeginRemoval { id, voters: [1, 2].into() };
         let mut map = ClusterMap::default();
         map.change(&put(1)).unwrap();
-        assert!(map.change(&MapChange::BeginRemoval { id: 1 }).is_err());
-        assert!(map.change(&MapChange::BeginRemoval { id: 2 }).is_err());
+        assert!(map.change(&removal(2)).is_err());
         map.change(&put(2)).unwrap();
-        map.change(&MapChange::BeginRemoval { id: 2 }).unwrap();
-        assert!(map.change(&MapChange::BeginRemoval { id: 1 }).is_err());
+        map.change(&removal(2)).unwrap();
+        assert!(map.change(&removal(1)).is_err());
         // It can still be reached, and may say where.
         map.change(&put(2)).unwrap();
         assert!(map.nodes.contains_key(&2) && map.removed.contains(&2));
         map.change(&MapChange::RemoveNode { id: 2 }).unwrap();
-        map.change(&MapChange::BeginRemoval { id: 2 }).unwrap();
+        map.change(&removal(2)).unwrap();
         assert!(map.change(&put(2)).is_err());
+    }
+
+    /// The second node was interrupted before it joined the group of the map.
+    #[test]
+    fn the_only_voter_is_not_marked_and_the_others_can_be_removed() {
+        let put = |id| MapChange::PutNode { id, addresses: NodeAddresses::default() };
+        let removal = |id| MapChange::BeginRemoval { id, voters: [1].into() };
+        let mut map = ClusterMap::default();
+        map.change(&put(1)).unwrap();
+        map.change(&put(2)).unwrap();
+        assert!(map.change(&removal(1)).is_err());
+        map.change(&removal(2)).unwrap();
+        assert!(map.change(&removal(1)).is_err());
+        assert!(map.removed.iter().eq([&2]));
     }
 
     #[test]

@@ -12,14 +12,16 @@ use std::time::Duration;
 use openraft::BasicNode;
 use tokio::time::Instant;
 
+use super::backup::{odd, of_group};
 use super::consensus::{Answered, Request};
 use super::drawn;
-use super::error::{ClusterError, failed};
+use super::error::{ClusterError, unanswered};
 use super::group::{RaftGroup, stopped};
+use super::group_members::finished;
 use super::identity::NodeIdentity;
 use super::map::{MAP_GROUP, MapChange, NodeAddresses};
-use super::network::PeerTransport;
-use super::network::messages::{PeerAnswer, PeerRequest};
+use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest};
+use super::network::{PeerNetwork, PeerTransport};
 use super::node::{Node, check_shards};
 use crate::mistake::{Mistake, made};
 
@@ -77,10 +79,7 @@ impl<T: PeerTransport> Node<T> {
     /// Joins the cluster that the node at an address belongs to.
     pub(crate) async fn join(self: &Arc<Self>, address: &str) -> Result<(), ClusterError> {
         let turn = self.founding.lock().await;
-        let mut seed = self.network(MAP_GROUP).connection(address);
-        let known = seed.ask(&PeerRequest::GetMap, SHORT_TIME).await;
-        let known = known.map_err(|error| failed(&format!("{address}: {error}")))?;
-        let PeerAnswer::Cluster(known) = known else { return refused("that node has no cluster") };
+        let known = self.cluster_at(address).await?;
         let (fs, dir) = (&self.options.env.fs, &self.options.dir);
         let open = self.identity();
         // Its groups may not have been opened the last time.
@@ -111,9 +110,26 @@ impl<T: PeerTransport> Node<T> {
         for group in MAP_GROUP..=u64::from(identity.shards) {
             let me = addresses.cluster.clone();
             let add = || PeerRequest::AddMember { id, address: me.clone() };
-            self.at_leader_from(group, Some(address), add, JOIN_TIME).await?;
+            let added = self.at_leader_from(group, Some(address), add, JOIN_TIME).await;
+            added.map_err(|failure| of_group(group, &failure))?;
         }
         Ok(())
+    }
+
+    /// Asks a node for its cluster, which may be another one than that of this node.
+    async fn cluster_at(&self, address: &str) -> Result<KnownCluster, ClusterError> {
+        let network = PeerNetwork { cluster: None, ..self.network(MAP_GROUP) };
+        let answer = network.connection(address).ask(&PeerRequest::GetMap, SHORT_TIME).await;
+        match answer.map_err(|error| unanswered(address, SHORT_TIME, &error))? {
+            PeerAnswer::Cluster(known) => Ok(known),
+            PeerAnswer::Failed(why) | PeerAnswer::Refused(why) if why.starts_with(address) => {
+                Err(ClusterError::Refused(why))
+            }
+            PeerAnswer::Failed(why) | PeerAnswer::Refused(why) => {
+                Err(ClusterError::Refused(format!("{address} answers: {why}")))
+            }
+            _ => Err(odd("the question for the map")),
+        }
     }
 
     /// Tells the cluster where clients reach this node now.
@@ -130,7 +146,7 @@ impl<T: PeerTransport> Node<T> {
                 None => {}
                 Some(_) => {
                     let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
-                    // If nobody leads, the next round tries again.
+                    // A leader that does not work at the moment is asked again in the next round.
                     if let Err(ClusterError::Refused(_)) = self.at_leader(MAP_GROUP, put).await {
                         return;
                     }
@@ -149,26 +165,45 @@ impl<T: PeerTransport> Node<T> {
         self.at_leader(MAP_GROUP, || PeerRequest::BeginRemoval { id }).await?;
         let groups = self.all_groups();
         for group in groups.iter().filter(|group| group.number != MAP_GROUP) {
-            self.at_leader(group.number, || PeerRequest::RemoveMember { id }).await?;
+            let removed = self.at_leader(group.number, || PeerRequest::RemoveMember { id }).await;
+            removed.map_err(|failure| of_group(group.number, &failure))?;
         }
         // This may be the node, which hears nothing more of a group that it has left.
         self.at_leader(MAP_GROUP, || PeerRequest::RemoveNode { id }).await?;
         self.at_leader(MAP_GROUP, || PeerRequest::RemoveMember { id }).await.map(drop)
     }
 
-    /// Makes a node a voter of a group that this one leads, once it has the log.
+    /// Marks a node as one that is being removed, if another one holds the map after that.
+    pub(super) async fn begin_removal(&self, id: u64) -> Result<(), ClusterError> {
+        let Some(group) = self.group(MAP_GROUP) else {
+            return refused("this node belongs to no cluster");
+        };
+        // Only a leader that knows the latest members can have the mark committed, and one of them
+        // that has left since is marked too.
+        let voters = group.metrics().membership_config.membership().voter_ids().collect();
+        self.change_map(MapChange::BeginRemoval { id, voters }).await
+    }
+
+    /// Makes a node a voter of a group that this one leads, once it has the log. Goes on although
+    /// nobody waits any more: what was begun has to be looked at once more.
     pub(super) async fn add_member(
-        &self,
+        self: &Arc<Self>,
         group: &Arc<RaftGroup>,
         id: u64,
         address: String,
     ) -> Result<(), ClusterError> {
-        self.check_wanted(group, id).await?;
-        group.add_learner(id, address).await?;
-        // A removal marks the number before it looks for the node in the groups. So if it has not
-        // found it in this one, the mark is there by now.
-        self.check_wanted(group, id).await?;
-        group.add_voter(id).await
+        let (node, group) = (Arc::clone(self), Arc::clone(group));
+        finished(async move {
+            node.check_wanted(&group, id).await?;
+            let added = group.add_learner(id, address).await;
+            // A removal marks the number before it looks for the node in the groups. So if it has
+            // not found it in this one, the mark is there by now. A change whose end was not
+            // waited for may be made too.
+            node.check_wanted(&group, id).await?;
+            added?;
+            group.add_voter(id).await
+        })
+        .await
     }
 
     /// Returns an error if a node was removed, or is being removed. It does not stay a learner of
@@ -252,9 +287,11 @@ impl<T: PeerTransport> Node<T> {
                     next = address;
                     last = ClusterError::NotLeader { leader };
                 }
-                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Refused(reason)),
+                Ok(PeerAnswer::Refused(reason)) => return Err(ClusterError::Refused(reason)),
+                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Failed(reason)),
+                Ok(PeerAnswer::Busy) => last = ClusterError::Busy,
                 Ok(answer) => return Ok(answer),
-                Err(error) => last = failed(&format!("{address}: {error}")),
+                Err(error) => last = unanswered(&address, SHORT_TIME, &error),
             }
             if next.is_none() {
                 tokio::time::sleep(PAUSE).await;

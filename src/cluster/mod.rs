@@ -44,7 +44,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use admin::ClusterAdmin;
+pub use admin::{BalancedLeads, ClusterAdmin};
 pub use changes::position::ClusterPosition;
 pub use changes::{ClusterChange, ClusterChanges};
 pub use error::ClusterError;

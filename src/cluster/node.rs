@@ -228,6 +228,8 @@ impl<T: PeerTransport> Node<T> {
             }
             // All of these may be done twice.
             ClusterError::Unknown => PeerAnswer::AskLeader { leader: None, address: None },
+            ClusterError::Busy => PeerAnswer::Busy,
+            ClusterError::Refused(reason) => PeerAnswer::Refused(reason.clone()),
             failure => PeerAnswer::Failed(failure.to_string()),
         }
     }
@@ -310,7 +312,7 @@ impl<T: PeerTransport> Node<T> {
     ) -> Result<PeerAnswer, ClusterError> {
         let group = || {
             let group = self.group(number);
-            group.ok_or_else(|| ClusterError::Refused(format!("there is no group {number} here")))
+            group.ok_or_else(|| ClusterError::Failed(format!("there is no group {number} here")))
         };
         match request {
             PeerRequest::Init { shards } => self.init(shards).await?,
@@ -323,9 +325,7 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::PutNode { id, addresses } => {
                 self.change_map(MapChange::PutNode { id, addresses }).await?;
             }
-            PeerRequest::BeginRemoval { id } => {
-                self.change_map(MapChange::BeginRemoval { id }).await?;
-            }
+            PeerRequest::BeginRemoval { id } => self.begin_removal(id).await?,
             PeerRequest::RemoveNode { id } => self.change_map(MapChange::RemoveNode { id }).await?,
             PeerRequest::Leave { id } => self.remove(id).await?,
             PeerRequest::AddMember { id, address } => {

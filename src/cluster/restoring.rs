@@ -17,7 +17,7 @@ use super::admin::{ClusterAdmin, SHORT};
 use super::backup::{PAUSE, odd, of_group, read_contents};
 use super::consensus::{Consensus, Request};
 use super::error::ClusterError;
-use super::map::MAP_GROUP;
+use super::map::{ClusterMap, MAP_GROUP};
 use super::network::AskFailure;
 use super::network::messages::{PeerAnswer, PeerRequest, WriteOutcome};
 use crate::error::{Error, shown_key};
@@ -28,8 +28,11 @@ use crate::resp::{
 
 /// Size up to which commands are sent together, as requests are measured. A larger one goes alone.
 const BATCH_SIZE: usize = 1 << 20;
-/// How often a command is sent that is refused. It may share an entry with those of others.
-const ATTEMPTS: usize = 3;
+/// How often a command is sent that is refused. It may share an entry with those of others, which
+/// are the reason then.
+const ATTEMPTS: usize = 20;
+/// How often one is sent that is refused for a reason of its own.
+const OWN_ATTEMPTS: usize = 3;
 /// Number of fields that are looked for at once in a hash that is too large to be removed.
 const SCAN_COUNT: usize = 100_000;
 
@@ -54,34 +57,35 @@ impl ClusterAdmin {
         let others = others.filter(|address| *address != self.address);
         let mut sending = SentBatches {
             admin: self,
+            cluster: known.cluster,
             nodes: std::iter::once(self.address.clone()).chain(others).collect(),
             failures: 0,
             leaders: BTreeMap::new(),
             batches: BTreeMap::new(),
             silent: BTreeSet::new(),
         };
-        let mut count = 0;
-        for group in 1..=contents.shards {
-            let store = open_copy::<Consensus>(&dir.join(format!("group-{group}")))?;
-            for stored_key in store.keys_unordered() {
-                let stored_key = stored_key?;
-                let Some(key) = decode_key(&stored_key) else { continue };
-                let target = known.map.group_of(slot_of(key));
-                let is_put = put_again(&store, &stored_key, |command| sending.add(target, command));
-                count += u64::from(is_put?);
-            }
-        }
-        sending.send_all()?;
+        let put = sending.put_all(dir, contents.shards, &known.map);
         if sending.silent.is_empty() {
-            return Ok(count);
+            return put;
         }
-        let silent: Vec<_> = sending.silent.into_iter().collect();
-        Err(ClusterError::Failed(format!(
-            "{count} keys were put, but {} did not answer in time, and may still do what was done by \
-             others meanwhile: restore again once all nodes answer or were stopped",
-            silent.join(", ")
-        )))
+        let silent = sending.silent.into_iter().collect::<Vec<_>>().join(", ");
+        let late = format!(
+            "{silent} did not answer in time, and may still do what was done by others meanwhile: \
+             restore again once all nodes answer or were stopped"
+        );
+        Err(match put {
+            Ok(count) => ClusterError::Failed(format!("{} put, but {late}", keys(count))),
+            Err(ClusterError::Refused(why)) => {
+                ClusterError::Refused(format!("{why}; also, {late}"))
+            }
+            Err(failure) => ClusterError::Failed(format!("{failure}; also, {late}")),
+        })
     }
+}
+
+/// Says how many keys there are, or were.
+fn keys(count: u64) -> String {
+    if count == 1 { "1 key was".to_owned() } else { format!("{count} keys were") }
 }
 
 /// Commands that wait to be sent to the leader of a group.
@@ -101,6 +105,8 @@ enum Sent {
 /// Sends commands to the leaders of their groups.
 struct SentBatches<'a> {
     admin: &'a ClusterAdmin,
+    /// The cluster that the keys are for. By now, a node of another one may be at an address.
+    cluster: u128,
     /// Where the nodes are, each of which may know a leader.
     nodes: Vec<String>,
     /// Number of times that a node could not help.
@@ -113,6 +119,23 @@ struct SentBatches<'a> {
 }
 
 impl SentBatches<'_> {
+    /// Puts all keys of the groups of a backup. Returns how many there are.
+    fn put_all(&mut self, dir: &Path, shards: u16, map: &ClusterMap) -> Result<u64, ClusterError> {
+        let mut count = 0;
+        for group in 1..=shards {
+            let store = open_copy::<Consensus>(&dir.join(format!("group-{group}")))?;
+            for stored_key in store.keys_unordered() {
+                let stored_key = stored_key?;
+                let Some(key) = decode_key(&stored_key) else { continue };
+                let target = map.group_of(slot_of(key));
+                let is_put = put_again(&store, &stored_key, |command| self.add(target, command));
+                count += u64::from(is_put?);
+            }
+        }
+        self.send_all()?;
+        Ok(count)
+    }
+
     fn add(&mut self, group: u64, command: Vec<Bytes>) -> Result<(), ClusterError> {
         let size = CommandsRequest::size_of(&command);
         let batch = self.batches.entry(group).or_default();
@@ -149,15 +172,19 @@ impl SentBatches<'_> {
         let commands = [command];
         let [command] = &commands;
         let failed = |why: String| refused(group, command, &why);
-        let mut why = String::new();
-        for _ in 0..ATTEMPTS {
-            why = match self.run(group, &commands)? {
+        let mut attempts = 0;
+        loop {
+            let why = match self.run(group, &commands)? {
                 Sent::Replies(replies) => {
                     let mut replies = replies.into_iter().map(ReplicatedReply::into_number);
                     return replies.try_for_each(|it| it.map(drop)).map_err(failed);
                 }
                 Sent::Refused(why) => why,
             };
+            attempts += 1;
+            if attempts >= if is_too_much(&why) { ATTEMPTS } else { OWN_ATTEMPTS } {
+                return Err(failed(why));
+            }
             // These remove what the key holds, which may be too much for one entry.
             if is_too_much(&why)
                 && let [name, key, ..] = &**command
@@ -165,13 +192,13 @@ impl SentBatches<'_> {
             {
                 self.remove_fields(group, key)?;
             }
+            std::thread::sleep(PAUSE);
         }
-        Err(failed(why))
     }
 
     /// Removes the fields of a hash, some at a time.
     fn remove_fields(&mut self, group: u64, key: &Bytes) -> Result<(), ClusterError> {
-        let (text, mut count) = (Bytes::from_static, SCAN_COUNT);
+        let (text, mut count, mut attempts) = (Bytes::from_static, SCAN_COUNT, 0);
         loop {
             let (from, limit) = (text(b"0"), Bytes::from(count.to_string()));
             let scan =
@@ -195,6 +222,11 @@ impl SentBatches<'_> {
                 Err(why) if why.starts_with("WRONGTYPE") => return Ok(()),
                 // The names may be too long to be sent together.
                 Err(_) if count > 1 => count /= 10,
+                // The replies of others in the same entry may leave no room for any.
+                Err(_) if attempts < ATTEMPTS => {
+                    attempts += 1;
+                    std::thread::sleep(PAUSE);
+                }
                 Err(why) => return Err(refused(group, &scan, &why)),
             }
         }
@@ -211,7 +243,7 @@ impl SentBatches<'_> {
             let next = || self.nodes.get(self.failures % self.nodes.len()).cloned();
             let address = known.or_else(next).unwrap_or_default();
             let asked = Instant::now();
-            match self.admin.ask_once(&address, group, &request) {
+            match self.admin.ask_once(&address, self.cluster, group, &request) {
                 Ok(PeerAnswer::Written(WriteOutcome::Replies(Some(replies)))) => {
                     self.leaders.insert(group, address);
                     return Ok(Sent::Replies(replies));
@@ -254,11 +286,13 @@ fn is_too_much(why: &str) -> bool {
 /// Says why a node has not run commands.
 fn shown(answer: PeerAnswer) -> String {
     match answer {
-        PeerAnswer::Written(WriteOutcome::Busy) => ClusterError::Busy.to_string(),
+        PeerAnswer::Written(WriteOutcome::Busy) | PeerAnswer::Busy => {
+            ClusterError::Busy.to_string()
+        }
         PeerAnswer::Written(WriteOutcome::Unknown) => ClusterError::Unknown.to_string(),
         PeerAnswer::Written(WriteOutcome::Stopped(why)) => ClusterError::Stopped(why).to_string(),
         PeerAnswer::AskLeader { leader, .. } => ClusterError::NotLeader { leader }.to_string(),
-        PeerAnswer::Failed(why) => why,
+        PeerAnswer::Failed(why) | PeerAnswer::Refused(why) => why,
         _ => odd("a write").to_string(),
     }
 }

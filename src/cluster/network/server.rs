@@ -18,6 +18,9 @@ use super::messages::{MESSAGE_SIZE_MAX, PEER_PATH, PeerAnswer, PeerRequest, Reci
 
 /// Time in which the head of a request has to arrive.
 const HEAD_TIME: Duration = Duration::from_secs(60);
+/// Time in which the rest of a request has to arrive. Nobody waits so long for the answer to a
+/// large one.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// A node, as others ask it.
 pub(crate) trait PeerNode: Send + Sync + 'static {
@@ -57,7 +60,10 @@ async fn respond<P: PeerNode>(peer: &P, request: Request<Incoming>) -> Response<
     }
     let group = request.uri().path().strip_prefix(PEER_PATH).and_then(|text| text.parse().ok());
     let Some(group) = group else { return refusal(StatusCode::NOT_FOUND, "there is no such path") };
-    let body = axum::body::to_bytes(Body::new(request.into_body()), MESSAGE_SIZE_MAX).await;
+    let body = axum::body::to_bytes(Body::new(request.into_body()), MESSAGE_SIZE_MAX);
+    let Ok(body) = tokio::time::timeout(BODY_TIME, body).await else {
+        return refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time");
+    };
     let Ok(body) = body else {
         return refusal(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -77,4 +83,39 @@ fn refusal(status: StatusCode, reason: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(reason.to_owned()));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    struct Idle;
+
+    impl PeerNode for Idle {
+        fn secret(&self) -> &'static str {
+            "secret"
+        }
+
+        async fn answer(&self, _: Recipient, _: u64, _: PeerRequest) -> PeerAnswer {
+            PeerAnswer::Done
+        }
+    }
+
+    /// Its connection would count among those that a node has at most.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_whose_rest_never_arrives_is_not_waited_for() {
+        let (mut client, node) = tokio::io::duplex(4096);
+        let served = tokio::spawn(serve(node, Arc::new(Idle)));
+        let head = format!(
+            "POST {PEER_PATH}0 HTTP/1.1\r\nHost: bitcask\r\nAuthorization: Bearer secret\r\n\
+             Content-Length: 100\r\n\r\npart"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        served.await.unwrap();
+    }
 }

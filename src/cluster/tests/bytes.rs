@@ -99,7 +99,7 @@ fn entries() -> Vec<Entry<Consensus>> {
     let changes = [
         MapChange::Create { shards: 16 },
         MapChange::PutNode { id: 2, addresses: addresses() },
-        MapChange::BeginRemoval { id: 300 },
+        MapChange::BeginRemoval { id: 300, voters: [2, 300].into() },
         MapChange::RemoveNode { id: 300 },
     ];
     let requests = changes.map(Request::Map).into_iter().chain([commands(), Request::Tick]);
@@ -222,7 +222,8 @@ async fn answers() -> Vec<PeerAnswer> {
         | PeerAnswer::ReadIndex(_)
         | PeerAnswer::CopyLent { .. }
         | PeerAnswer::Piece(_)
-        | PeerAnswer::Busy => {}
+        | PeerAnswer::Busy
+        | PeerAnswer::Refused(_) => {}
     }
     let vote = Vote::new_committed(7, 2);
     let files = vec![LentFile { name: "MANIFEST".into(), size: 300 }];
@@ -249,6 +250,7 @@ async fn answers() -> Vec<PeerAnswer> {
         PeerAnswer::CopyLent { copy: 9, index: 300, files },
         PeerAnswer::Piece(Bytes::from_static(b"\0piece\xFF")),
         PeerAnswer::Busy,
+        PeerAnswer::Refused("why".into()),
     ]
 }
 

@@ -106,6 +106,16 @@ async fn what_one_backup_returns_another_keeps() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn a_node_that_has_stopped_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, group) = node(ClusterOptions::new(1, dir.path(), "secret")).await;
+    group.stop().await;
+    let failure = node.lend_copy(&group).await.unwrap_err().to_string();
+    assert!(failure.starts_with("this node does not take part"), "{failure}");
+    node.stop().await;
+}
+
 /// openraft builds one snapshot at a time, and forgets that another one is wanted meanwhile.
 #[test]
 fn a_copy_is_lent_while_a_snapshot_is_being_built() {

@@ -5,6 +5,7 @@ mod applying;
 mod bytes;
 pub(crate) mod chance;
 mod lending;
+mod members;
 mod pairs;
 mod restoring;
 mod scripted;

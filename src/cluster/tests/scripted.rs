@@ -20,8 +20,10 @@ use crate::cluster::network::messages::{
 };
 use crate::cluster::network::server::{PeerNode, serve};
 use crate::cluster::status::NodeStatus;
+use crate::error::Error;
 
 const SECRET: &str = "secret";
+const CLUSTER: u128 = 7;
 
 /// What a node does with a request.
 enum Deed {
@@ -44,12 +46,14 @@ impl PeerNode for ScriptedNode {
         SECRET
     }
 
-    async fn answer(&self, _: Recipient, group: u64, request: PeerRequest) -> PeerAnswer {
+    async fn answer(&self, recipient: Recipient, group: u64, request: PeerRequest) -> PeerAnswer {
         match (self.script)(group, &request) {
             Deed::Answer(answer) => answer,
             Deed::Hang => std::future::pending().await,
             Deed::Apply => {
                 let PeerRequest::Write(request) = request else { panic!("{request:?}") };
+                // Another node may be at the address by now, of another cluster.
+                assert_eq!(recipient.cluster, Some(CLUSTER));
                 let answers = self.group.lock().await.propose(1000, vec![request]).await;
                 let outcome = match answers.into_iter().next().unwrap() {
                     Answered::Replies(replies) => WriteOutcome::Replies(replies),
@@ -126,7 +130,7 @@ fn known<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Deed {
     let node = |address: &String| NodeAddresses { cluster: address.clone(), ..Default::default() };
     let nodes = (1..).zip(addresses.into_iter().map(node)).collect();
     let map = ClusterMap { nodes, shards: 1, ..ClusterMap::default() };
-    Deed::Answer(PeerAnswer::Cluster(KnownCluster { cluster: 1, map }))
+    Deed::Answer(PeerAnswer::Cluster(KnownCluster { cluster: CLUSTER, map }))
 }
 
 fn nobody_leads() -> Deed {
@@ -172,7 +176,44 @@ fn a_leader_that_has_stopped_is_not_asked_for_ever() {
 #[test]
 fn a_leader_that_does_not_answer_is_not_waited_for_but_the_restore_has_to_be_repeated() {
     let failure = restore_past(impatient, |_| Deed::Hang).unwrap_err().to_string();
-    assert!(failure.starts_with("1 keys were put, but 127.0.0.1:"), "{failure}");
+    assert!(failure.starts_with("1 key was put, but 127.0.0.1:"), "{failure}");
+}
+
+/// The key is in doubt then, whatever ends the restore.
+#[test]
+fn a_restore_that_fails_names_the_nodes_that_did_not_answer() {
+    let nodes = ScriptedNodes::new();
+    let silent = nodes.start(|_, _| Deed::Hang);
+    let (leader, asked) = (silent.clone(), AtomicUsize::new(0));
+    let here = nodes.start(move |_, request| match request {
+        PeerRequest::GetMap => known([]),
+        _ if asked.fetch_add(1, Ordering::Relaxed) == 0 => leads(&leader),
+        _ => {
+            let why = "too large".to_owned();
+            Deed::Answer(PeerAnswer::Written(WriteOutcome::Refused(why)))
+        }
+    });
+    let failure = impatient(&here).restore(nodes.backup().path()).unwrap_err();
+    let ClusterError::Refused(why) = failure else { panic!("{failure:?}") };
+    assert!(why.starts_with("group 1: SET of key b\"key\": too large; also, "), "{why}");
+    assert!(why.contains(&format!("{silent} did not answer in time")), "{why}");
+}
+
+/// An entry has the requests of others too.
+#[test]
+fn a_restore_waits_for_room_that_others_take() {
+    let nodes = ScriptedNodes::new();
+    let asked = AtomicUsize::new(0);
+    let here = nodes.start(move |_, request| match request {
+        PeerRequest::GetMap => known([]),
+        _ if asked.fetch_add(1, Ordering::Relaxed) < 10 => {
+            let why = Error::BatchTooLarge { size: 2, limit: 1 }.to_string();
+            Deed::Answer(PeerAnswer::Written(WriteOutcome::Refused(why)))
+        }
+        _ => Deed::Apply,
+    });
+    assert_eq!(admin(&here).restore(nodes.backup().path()), Ok(1));
+    assert!(nodes.has_key());
 }
 
 #[test]
@@ -243,10 +284,13 @@ fn a_copy_and_its_pieces_are_asked_for_again() {
         Deed::Answer(match request {
             PeerRequest::Status => status(),
             // An election is under way.
-            PeerRequest::LendCopy if waits.fetch_add(1, Ordering::Relaxed) == 0 => {
-                return nobody_leads();
-            }
             PeerRequest::LendCopy => {
+                match waits.fetch_add(1, Ordering::Relaxed) {
+                    0 => return nobody_leads(),
+                    1 => return Deed::Answer(PeerAnswer::Busy),
+                    2 => return Deed::Answer(PeerAnswer::Failed("it begins".to_owned())),
+                    _ => {}
+                }
                 let file = LentFile { name: "MANIFEST".to_owned(), size: 6 };
                 PeerAnswer::CopyLent { copy: 5, index: 7, files: vec![file] }
             }
@@ -268,18 +312,26 @@ fn a_copy_and_its_pieces_are_asked_for_again() {
 }
 
 #[test]
-fn a_backup_says_which_group_failed() {
-    let (nodes, dir) = (ScriptedNodes::new(), tempfile::tempdir().unwrap());
-    let here = nodes.start(move |group, request| match request {
-        PeerRequest::Status => Deed::Answer(status()),
-        PeerRequest::LendCopy if group == 0 => {
-            Deed::Answer(PeerAnswer::CopyLent { copy: 1, index: 0, files: Vec::new() })
-        }
-        PeerRequest::LendCopy => nobody_leads(),
-        _ => Deed::Answer(PeerAnswer::Done),
-    });
-    let mut admin = admin(&here);
-    admin.patience = Duration::ZERO;
-    let failure = admin.backup(dir.path().join("copy")).unwrap_err().to_string();
+fn a_backup_says_which_group_failed_and_why() {
+    let nodes = ScriptedNodes::new();
+    let failed = |deed: fn() -> Deed| {
+        let dir = tempfile::tempdir().unwrap();
+        let here = nodes.start(move |group, request| match request {
+            PeerRequest::Status => Deed::Answer(status()),
+            PeerRequest::LendCopy if group == 0 => {
+                Deed::Answer(PeerAnswer::CopyLent { copy: 1, index: 0, files: Vec::new() })
+            }
+            PeerRequest::LendCopy => deed(),
+            _ => Deed::Answer(PeerAnswer::Done),
+        });
+        let mut admin = admin(&here);
+        admin.patience = Duration::ZERO;
+        admin.backup(dir.path().join("copy")).unwrap_err().to_string()
+    };
+    let failure = failed(nobody_leads);
     assert!(failure.starts_with("group 1: no node leads"), "{failure}");
+    let failure = failed(|| Deed::Answer(PeerAnswer::Failed("no space left".to_owned())));
+    assert_eq!(failure, "group 1: no space left");
+    let failure = failed(|| Deed::Answer(PeerAnswer::Busy));
+    assert_eq!(failure, format!("group 1: {}", ClusterError::Busy));
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bitcask::cluster::{ClusterAdmin, ClusterError, ClusterNode, ClusterOptions, NodeStatus};
+use bitcask::cluster::{
+    BalancedLeads, ClusterAdmin, ClusterError, ClusterNode, ClusterOptions, NodeStatus,
+};
 use bitcask::resp::{RespOptions, RespStopHandle};
 use clap::{Args, Subcommand};
 use signal_hook::consts::SIGTERM;
@@ -50,8 +52,8 @@ pub(crate) struct ClusterArgs {
     /// How often a leader shows that it is there, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 250, requires = "cluster")]
     cluster_heartbeat: u64,
-    /// How long a node waits for a sign of a leader, in milliseconds: at least five times as long,
-    /// and at most 3,000. A failover takes three to four times as long.
+    /// How long a node waits for a sign of a leader, in milliseconds: at least five times
+    /// --cluster-heartbeat, and at most 3,000. A failover takes three to four times this time.
     #[arg(long, value_name = "MS", default_value_t = 1500, requires = "cluster")]
     cluster_election: u64,
     /// File with what all nodes of the cluster know, and others do not.
@@ -262,9 +264,7 @@ pub(crate) fn run(args: ClusterCommandArgs, program: &mut Program) -> Result<Exi
         ClusterCommand::Restore { dir } => {
             admin.restore(dir).map(|keys| counted(keys, "key", "put"))
         }
-        ClusterCommand::Balance => {
-            admin.balance().map(|leads| counted(leads as u64, "lead", "transferred"))
-        }
+        ClusterCommand::Balance => admin.balance().map(|leads| balanced(&leads)),
         ClusterCommand::Status { json } => {
             let status = admin.status().map_err(|error| failed(&error))?;
             if json {
@@ -288,7 +288,8 @@ fn shown(status: &NodeStatus) -> Vec<String> {
     let Some(shards) = status.shards else {
         return vec![format!("node {} belongs to no cluster", status.id)];
     };
-    lines.push(format!("node {} of a cluster of {shards} shards", status.id));
+    let ending = if shards == 1 { "" } else { "s" };
+    lines.push(format!("node {} of a cluster of {shards} shard{ending}", status.id));
     for node in &status.nodes {
         let (id, cluster, redis, http) = (node.id, &node.cluster, &node.redis, &node.http);
         lines.push(format!("  node {id}: nodes {cluster}, redis {redis}, http {http}"));
@@ -300,7 +301,7 @@ fn shown(status: &NodeStatus) -> Vec<String> {
             .map_or_else(|| "the map".to_owned(), |(first, last)| format!("slots {first}-{last}"));
         let leader = group.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
         lines.push(format!(
-            "  group {}: {slots}, {}, leader {leader}, term {}, voters {:?}, applied {} of {}, {} keys",
+            "  group {}: {slots}, {}, leader {leader}, term {}, voters {:?}, applied {} of {}, keys {}",
             group.number,
             group.role.name(),
             group.term,
@@ -327,6 +328,17 @@ fn secret(path: Option<&Path>) -> Result<String, Failure> {
         return Err(Failure::usage(what, "put a long random text into it"));
     }
     Ok(secret)
+}
+
+/// Says what was done to balance leads, and which nodes have no part in it.
+fn balanced(leads: &BalancedLeads) -> String {
+    let text = counted(leads.transferred as u64, "lead", "transferred");
+    let left_out: Vec<_> = leads.left_out.iter().map(|id| format!("node {id}")).collect();
+    if left_out.is_empty() {
+        return text;
+    }
+    let reason = "down, joining or being removed";
+    format!("{text}; left out ({reason}): {}", left_out.join(", "))
 }
 
 /// Says how many things a command has done.

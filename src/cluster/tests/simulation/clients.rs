@@ -154,7 +154,8 @@ impl Administrator {
         let time = if self.machines.stage() == Stage::Chaos { 8 } else { 40 };
         self.machines.note(&format!("node {id} is asked for {request:?} in group {group}"));
         let answered = match connection.ask(&request, Duration::from_secs(time)).await {
-            Ok(PeerAnswer::Failed(why)) => Err(why),
+            Ok(PeerAnswer::Failed(why) | PeerAnswer::Refused(why)) => Err(why),
+            Ok(PeerAnswer::Busy) => Err("it is busy".to_owned()),
             Ok(PeerAnswer::AskLeader { .. }) => Err("it does not lead".to_owned()),
             Ok(answer) => Ok(answer),
             Err(error) => Err(error.to_string()),

@@ -1,0 +1,150 @@
+//! How nodes join, leave and announce themselves when something goes wrong on the way.
+
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::DuplexStream;
+use tokio::runtime::Builder;
+
+use crate::cluster::map::{MAP_GROUP, NodeAddresses};
+use crate::cluster::network::PeerTransport;
+use crate::cluster::network::messages::{PeerAnswer, PeerRequest, Recipient};
+use crate::cluster::network::server::{PeerNode, serve};
+use crate::cluster::node::Node;
+use crate::cluster::options::ClusterOptions;
+
+/// How long to wait for what certainly comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The way of the only node to itself.
+#[derive(Clone, Default)]
+struct Loopback {
+    node: Arc<Mutex<Option<LoneNode>>>,
+    /// Whether the next change of the map fails.
+    is_failing: Arc<AtomicBool>,
+}
+
+type LoneNode = Arc<Node<Loopback>>;
+
+impl PeerTransport for Loopback {
+    type Stream = DuplexStream;
+
+    async fn connect(&self, _: &str) -> io::Result<DuplexStream> {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        self.clone().answer_at(there);
+        Ok(here)
+    }
+}
+
+impl PeerNode for Loopback {
+    fn secret(&self) -> &'static str {
+        "secret"
+    }
+
+    async fn answer(&self, recipient: Recipient, group: u64, request: PeerRequest) -> PeerAnswer {
+        let is_put = matches!(request, PeerRequest::PutNode { .. });
+        if is_put && self.is_failing.swap(false, Ordering::Relaxed) {
+            return PeerAnswer::Failed("no space left".to_owned());
+        }
+        let node = self.node.lock().unwrap().clone();
+        match node {
+            Some(node) => node.answer(recipient, group, request).await,
+            None => PeerAnswer::Failed("the node begins".to_owned()),
+        }
+    }
+}
+
+impl Loopback {
+    fn answer_at(self, stream: DuplexStream) {
+        tokio::spawn(serve(stream, Arc::new(self)));
+    }
+
+    async fn start(&self, dir: &Path, redis: &str) -> LoneNode {
+        let options = ClusterOptions::new(1, dir, "secret").listen("127.0.0.1:1");
+        let options = options.redis_address(redis).timing(20, 100);
+        let node = Node::start(options, self.clone()).await.unwrap();
+        *self.node.lock().unwrap() = Some(Arc::clone(&node));
+        node
+    }
+
+    async fn stop(&self, node: LoneNode) {
+        node.stop().await;
+        self.node.lock().unwrap().take();
+    }
+}
+
+/// Waits until something is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "it does not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A runtime that ends frees the files of its node.
+fn within<R>(work: impl Future<Output = R>) -> R {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap().block_on(work)
+}
+
+#[test]
+fn a_node_announces_itself_again_if_the_leader_has_failed() {
+    let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
+    within(async {
+        let node = loopback.start(dir.path(), "127.0.0.1:2").await;
+        node.init(1).await.unwrap();
+        loopback.stop(node).await;
+    });
+    loopback.is_failing.store(true, Ordering::Relaxed);
+    within(async {
+        let node = loopback.start(dir.path(), "127.0.0.1:3").await;
+        until(|| node.map().nodes.get(&1).is_some_and(|it| it.redis == "127.0.0.1:3")).await;
+        loopback.stop(node).await;
+    });
+    assert!(!loopback.is_failing.load(Ordering::Relaxed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_voter_is_not_removed_and_one_that_has_not_joined_is() {
+    let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
+    let node = loopback.start(dir.path(), "127.0.0.1:2").await;
+    node.init(1).await.unwrap();
+    let addresses = NodeAddresses { cluster: "127.0.0.1:4".to_owned(), ..Default::default() };
+    let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
+    node.at_leader(MAP_GROUP, put).await.unwrap();
+    let refusal = node.remove(1).await.unwrap_err().to_string();
+    assert_eq!(refusal, "the last node of a cluster cannot be removed");
+    node.remove(2).await.unwrap();
+    assert!(node.map().nodes.keys().eq([&1]));
+    loopback.stop(node).await;
+}
+
+/// Its connection may end in the middle, and then nobody waits for the answer. This one cannot be
+/// reached either, so it gets no vote, which would cost the group its majority.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_added_though_nobody_waits_for_it() {
+    let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
+    let node = loopback.start(dir.path(), "127.0.0.1:2").await;
+    node.init(1).await.unwrap();
+    let group = node.group(1).unwrap();
+    // Nobody repeats the call if the group has only just elected its leader.
+    while group.read_index().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut adding = Box::pin(node.add_member(&group, 2, "127.0.0.1:4".to_owned()));
+    assert!(poll_fn(|context| Poll::Ready(adding.as_mut().poll(context).is_pending())).await);
+    drop(adding);
+    let learners = || group.metrics().membership_config.membership().learner_ids().count();
+    until(|| learners() == 1).await;
+    // It cannot be elected, so the group would do without a leader for nothing.
+    let refusal = group.yield_lead(2).await.unwrap_err().to_string();
+    assert!(refusal.starts_with("node 2 does not vote"), "{refusal}");
+    group.read_index().await.unwrap();
+    loopback.stop(node).await;
+}
