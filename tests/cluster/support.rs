@@ -150,9 +150,12 @@ impl Client {
                 Err(error) => panic!("{error}: {:?}", self.received),
             }
             let mut buffer = [0; 8 << 10];
-            match self.stream.read(&mut buffer)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                size => self.received.extend_from_slice(&buffer[..size]),
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(size) => self.received.extend_from_slice(&buffer[..size]),
+                // A process that was stopped for a moment does not go on waiting by itself.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
