@@ -9,7 +9,7 @@ use openraft::{
 };
 
 use super::LogStore;
-use crate::raft::blocking;
+use crate::raft::blocking::blocking;
 use crate::raft::failure::During as _;
 
 /// Size of entries in bytes above which
