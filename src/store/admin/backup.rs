@@ -47,6 +47,7 @@ pub struct BackupReport {
 
 /// Number of times that a backup lets the writers of its caller in again while it waits for a lock.
 /// Then they wait too, since seals and merges may take turns for ever.
+#[cfg(any(test, feature = "raft"))]
 const HELD_ATTEMPTS: usize = 16;
 
 /// Size of the range, above the store's ids, in which a backup's new ids start at random.
@@ -137,10 +138,7 @@ impl Bitcask {
     ///
     /// Each seal, merge or other backup that is under way ends before that. So `hold` may be called
     /// several times, of which the last one counts.
-    #[cfg_attr(
-        not(feature = "raft"),
-        expect(dead_code, reason = "only state machines have to know")
-    )]
+    #[cfg(any(test, feature = "raft"))]
     pub(crate) fn backup_holding<G, T>(
         &self,
         dir: &Path,
