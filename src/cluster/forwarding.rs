@@ -58,8 +58,12 @@ impl<T: PeerTransport> Node<T> {
                 Ok(PeerAnswer::AskLeader { leader: Some(id), address: Some(address) }) => {
                     leader = Some((id, address));
                 }
-                Ok(PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason)) => {
+                Ok(PeerAnswer::Refused(reason)) => {
                     return Err(ClusterError::Refused(format!("node {id}: {reason}")));
+                }
+                // Nothing was done, and the next attempt may succeed.
+                Ok(PeerAnswer::Failed(reason)) => {
+                    return Err(failed(&format!("node {id}: {reason}")));
                 }
                 Ok(PeerAnswer::AskLeader { .. }) | Err(AskFailure::NotSent) => {}
                 Ok(_) | Err(AskFailure::Unknown) => return Err(ClusterError::Unknown),

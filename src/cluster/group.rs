@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, Fatal, RaftError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::{BasicNode, Raft, RaftMetrics, ServerState, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -156,10 +157,25 @@ impl RaftGroup {
         leader_of(&self.raft.metrics().borrow())
     }
 
-    /// Notes that the leader was heard of, and that nothing is missing that it has committed. A
-    /// majority had answered it some time ago.
-    pub(crate) fn hear(&self, quorum_age: Duration) {
-        self.age.complete(quorum_age);
+    /// Takes entries, or a heartbeat, of a leader that a majority answered some milliseconds ago, if
+    /// one has. Returns the answer, and whether all is applied that this leader has committed.
+    pub(super) async fn append(
+        &self,
+        rpc: AppendEntriesRequest<Consensus>,
+        quorum_age: Option<u64>,
+    ) -> (Result<AppendEntriesResponse<u64>, RaftError<u64>>, bool) {
+        let (committed, received) = (rpc.leader_commit, Instant::now());
+        // A new leader may not know yet what was committed before it. It does once it has committed
+        // an entry of its own.
+        let leader_term = rpc.vote.leader_id().term;
+        let knows_all = committed.is_some_and(|at| at.leader_id.term == leader_term);
+        let answer = self.raft.append_entries(rpc).await;
+        let has_all = matches!(answer, Ok(AppendEntriesResponse::Success))
+            && self.raft.metrics().borrow().last_applied >= committed;
+        if let Some(age) = quorum_age.filter(|_| has_all && knows_all) {
+            self.age.complete(Duration::from_millis(age) + received.elapsed());
+        }
+        (answer, has_all)
     }
 
     /// Returns how long ago this node last had everything that was committed, but for the time of a

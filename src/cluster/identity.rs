@@ -103,6 +103,12 @@ impl NodeIdentity {
     }
 }
 
+/// Removes what a node that has the file was about to become once more. Otherwise that could be
+/// taken for the beginning of a new node if the file is lost.
+pub(crate) fn forget_begun(options: &ClusterOptions) -> Result<()> {
+    options.env.fs.remove(&options.dir.join("NODE.new"))
+}
+
 /// Opens the log of a node that has the file.
 pub(crate) fn open_log(options: &ClusterOptions) -> Result<LogStore<Consensus>> {
     log(options, false).map_err(|error| match error {

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use openraft::raft::AppendEntriesResponse;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::ClusterError;
@@ -79,6 +77,7 @@ impl<T: PeerTransport> Node<T> {
                 let (path, found) = (node.options.dir.display(), identity.node);
                 return Err(ClusterError::Refused(format!("{path} belongs to node {found}")));
             }
+            identity::forget_begun(&node.options)?;
             node.open_groups(identity).await?;
             node.check_known().await?;
             let announcing = Arc::clone(&node);
@@ -250,14 +249,9 @@ impl<T: PeerTransport> Node<T> {
         let raft = &group.raft;
         let answered = match request {
             PeerRequest::Append(rpc, quorum_age) => {
-                let committed = rpc.leader_commit;
                 self.idle.silent.heard(rpc.vote.leader_id().node_id);
-                let appended = raft.append_entries(rpc).await;
-                let has_all = || raft.metrics().borrow().last_applied >= committed;
-                if matches!(appended, Ok(AppendEntriesResponse::Success)) && has_all() {
-                    if let Some(age) = quorum_age {
-                        group.hear(Duration::from_millis(age));
-                    }
+                let (appended, has_all) = group.append(rpc, quorum_age).await;
+                if has_all {
                     // Nobody sends a snapshot to a node that has everything.
                     discard(self.snapshots().remove(&group.number));
                 }

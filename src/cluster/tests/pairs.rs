@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use openraft::Vote;
 use openraft::raft::AppendEntriesRequest;
+use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, Vote};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::cluster::consensus::{Answered, Request};
+use crate::cluster::consensus::{Answered, Consensus, Request};
 use crate::cluster::group::PATIENCE;
 use crate::cluster::network::Tcp;
 use crate::cluster::network::messages::{PeerAnswer, PeerRequest, Recipient};
@@ -71,13 +71,13 @@ async fn a_follower_is_as_old_as_its_leader_says_that_the_majority_is() {
         assert!(Instant::now() < until, "the age does not grow");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let heartbeat = async |term, quorum_age| {
+    let heartbeat = async |term, entries: Vec<Entry<Consensus>>, quorum_age| {
         let applied = group.metrics().last_applied;
         let rpc = AppendEntriesRequest {
             vote: Vote::new_committed(term, 1),
             prev_log_id: applied,
-            entries: Vec::new(),
-            leader_commit: applied,
+            leader_commit: entries.last().map(|entry| entry.log_id).or(applied),
+            entries,
         };
         let before = (Instant::now(), group.state_age());
         let answer =
@@ -85,11 +85,19 @@ async fn a_follower_is_as_old_as_its_leader_says_that_the_majority_is() {
         assert!(matches!(answer, PeerAnswer::Appended(_)), "{answer:?}");
         before
     };
-    for quorum_age in [None, Some(60_000)] {
-        let (_, before) = heartbeat(1000, quorum_age).await;
+    // The last one is that of a leader which may lack what the leader before has committed.
+    for quorum_age in [None, Some(60_000), Some(0)] {
+        let (_, before) = heartbeat(1000, Vec::new(), quorum_age).await;
         assert!(group.state_age() >= before, "{quorum_age:?} {before:?}");
     }
-    let (begun, _) = heartbeat(1001, Some(0)).await;
+    let applied = group.metrics().last_applied.unwrap();
+    let log_id = LogId::new(CommittedLeaderId::new(1000, 1), applied.index + 1);
+    let (begun, _) =
+        heartbeat(1000, vec![Entry { log_id, payload: EntryPayload::Blank }], Some(0)).await;
+    // Until it is applied, the heartbeats say nothing.
+    let wait = group.raft.wait(Some(PATIENCE));
+    wait.applied_index_at_least(Some(log_id.index), "its own entry").await.unwrap();
+    heartbeat(1000, Vec::new(), Some(0)).await;
     assert!(group.state_age() <= begun.elapsed(), "the majority has answered meanwhile");
     second.stop().await;
 }

@@ -77,6 +77,10 @@ async fn a_node_without_its_log_does_not_start() {
 async fn a_node_without_its_identity_founds_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let address = found(dir.path()).await;
+    // It may have been ended while it wrote the file once more.
+    let identity = NodeIdentity::read(&Fs::DISK, dir.path()).unwrap().unwrap();
+    identity.begin(&Fs::DISK, dir.path()).unwrap();
+    start(dir.path(), &address).await.unwrap().stop().await;
     std::fs::remove_file(dir.path().join("NODE")).unwrap();
     let node = start(dir.path(), &address).await.unwrap();
     let error = node.init(1).await.unwrap_err();
