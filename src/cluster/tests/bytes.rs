@@ -318,8 +318,8 @@ fn compare(path: &Path, now: &BTreeSet<String>, may_add: bool) -> Result<(), Str
     let (gone, added): (Vec<_>, Vec<_>) =
         (before.difference(now).collect(), now.difference(&before).collect());
     if gone.is_empty() && may_add {
-        let lines: String = now.iter().map(|line| format!("{line}\n")).collect();
-        std::fs::write(path, lines).unwrap();
+        let lines: Vec<_> = now.iter().map(String::as_str).collect();
+        std::fs::write(path, lines.join("\n") + "\n").unwrap();
         return Ok(());
     }
     let is_equal = gone.is_empty() && added.is_empty();
