@@ -68,8 +68,7 @@ fn change_map(tx: &mut Transaction, change: &MapChange) -> Result<Result<(), Str
     let mut map = read_map(tx.get(MAP_KEY)?.as_deref())?;
     let changed = map.change(change);
     if changed.is_ok() {
-        let encoded = postcard::to_extend(&map, vec![MAP_VERSION]).map_err(|_| undecodable())?;
-        tx.put(MAP_KEY, encoded);
+        tx.put(MAP_KEY, encode_map(&map)?);
     }
     Ok(changed)
 }
@@ -78,7 +77,11 @@ fn undecodable() -> Error {
     Error::Undecodable { key: MAP_KEY.to_vec(), reason: "it is no map of a cluster".to_owned() }
 }
 
-fn read_map(stored: Option<&[u8]>) -> Result<ClusterMap> {
+pub(super) fn encode_map(map: &ClusterMap) -> Result<Vec<u8>> {
+    postcard::to_extend(map, vec![MAP_VERSION]).map_err(|_| undecodable())
+}
+
+pub(super) fn read_map(stored: Option<&[u8]>) -> Result<ClusterMap> {
     stored.map_or_else(
         || Ok(ClusterMap::default()),
         |bytes| match bytes.split_first() {

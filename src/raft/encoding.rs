@@ -17,7 +17,7 @@ pub(super) fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>> {
 }
 
 /// Encodes a value, and decodes it again: there are types that can be encoded, and never decoded.
-pub(super) fn encode_checked<T: Serialize + DeserializeOwned>(
+pub(crate) fn encode_checked<T: Serialize + DeserializeOwned>(
     key: &[u8],
     value: &T,
 ) -> Result<Vec<u8>> {
@@ -34,7 +34,7 @@ pub(super) fn encode_checked<T: Serialize + DeserializeOwned>(
 }
 
 /// Decodes what was stored under a key.
-pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T> {
+pub(crate) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T> {
     let failed = |reason: String| Error::Undecodable { key: key.to_vec(), reason };
     match bytes.split_first() {
         Some((&VERSION, rest)) => match postcard::take_from_bytes(rest) {

@@ -108,6 +108,8 @@ mod tests;
     expect(unused_imports, reason = "clusters alone need it")
 )]
 pub(crate) use blocking::blocking;
+#[cfg(all(test, feature = "cluster"))]
+pub(crate) use encoding::{decode, encode_checked};
 pub use log::{LogReader, LogStore};
 pub use state::apply::Apply;
 #[cfg(feature = "cluster")]

@@ -130,6 +130,31 @@ impl<'de> Deserialize<'de> for ReplicatedReply {
 }
 
 #[cfg(test)]
+impl ReplicatedReply {
+    /// Returns a reply of each kind.
+    pub(crate) fn of_each_kind() -> Vec<Self> {
+        let text = || Reply::Bulk(Bytes::from_static(b"text"));
+        let replies = vec![
+            Reply::Simple("OK"),
+            Reply::Line("line".to_owned()),
+            Reply::Error("ERR wrong".to_owned()),
+            Reply::Integer(-7),
+            Reply::Text("name"),
+            text(),
+            Reply::Stored(vec![0, 255].into()),
+            Reply::Null,
+            Reply::NullArray,
+            Reply::Array(vec![text(), Reply::Array(vec![Reply::Null])]),
+            Reply::Set(vec![text()]),
+            Reply::Map(vec![(text(), Reply::Integer(1))]),
+            Reply::Pairs(vec![text(), text()]),
+            Reply::Verbatim("a\nb".to_owned()),
+        ];
+        replies.into_iter().map(Self).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::resp::reply::Protocol;
@@ -150,29 +175,12 @@ mod tests {
 
     #[test]
     fn a_reply_arrives_as_it_was_sent() {
-        let text = || Reply::Bulk(Bytes::from_static(b"text"));
-        let replies = [
-            Reply::Simple("OK"),
-            Reply::Line("line".to_owned()),
-            Reply::Error("ERR wrong".to_owned()),
-            Reply::Integer(-7),
-            Reply::Text("name"),
-            text(),
-            Reply::Stored(vec![0, 255].into()),
-            Reply::Null,
-            Reply::NullArray,
-            Reply::Array(vec![text(), Reply::Array(vec![Reply::Null])]),
-            Reply::Set(vec![text()]),
-            Reply::Map(vec![(text(), Reply::Integer(1))]),
-            Reply::Pairs(vec![text(), text()]),
-            Reply::Verbatim("a\nb".to_owned()),
-        ];
-        for reply in replies {
-            let bytes = postcard::to_stdvec(&ReplicatedReply(reply.clone())).unwrap();
+        for reply in ReplicatedReply::of_each_kind() {
+            let bytes = postcard::to_stdvec(&reply).unwrap();
             let ReplicatedReply(back) = postcard::from_bytes(&bytes).unwrap();
             for protocol in [Protocol::Resp2, Protocol::Resp3] {
                 let (mut before, mut after) = (Vec::new(), Vec::new());
-                reply.write(protocol, &mut before);
+                reply.0.write(protocol, &mut before);
                 back.write(protocol, &mut after);
                 assert_eq!(before, after, "{reply:?}");
             }

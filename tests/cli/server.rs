@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ScopedJoinHandle;
@@ -214,7 +214,10 @@ fn what_the_server_cannot_use_is_refused() {
     start(&["--tls-cert", "missing"]).failed(2, "belong together");
     start(&["--tls-cert", "missing", "--tls-key", "missing"]).failed(3, "cannot read missing");
     start(&["--connections", "0"]).failed(2, "connections_max is 0");
-    start(&["--host", "203.0.113.1"]).failed(3, "cannot listen on 203.0.113.1:0");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let refused = sandbox.run(["server", "start", "--host", "127.0.0.1", "--port", &port]);
+    refused.failed(3, &format!("cannot listen on 127.0.0.1:{port}"));
     std::fs::write(sandbox.path("bad.pem"), "nothing").unwrap();
     start(&["--tls-cert", "bad.pem", "--tls-key", "bad.pem"]).failed(2, "there is no certificate");
     sandbox.run(["server", "start", "--port", "70000"]).failed(2, "70000");
@@ -237,9 +240,11 @@ fn node(sandbox: &Sandbox, listen: &str) -> Command {
 #[test]
 fn a_node_refuses_what_it_would_ignore_of_the_options_of_a_server() {
     let sandbox = Sandbox::empty();
+    // Somebody listens at the address already, so the program ends in any case.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
     let start = |args: &[&str], variables: &[(&str, &str)]| {
-        // It has no such address, so the program ends in any case.
-        let mut command = node(&sandbox, "203.0.113.1:0");
+        let mut command = node(&sandbox, &listen);
         command.args(args).envs(variables.iter().copied());
         Ran::new(command.output().unwrap())
     };
@@ -269,7 +274,7 @@ fn a_node_refuses_what_it_would_ignore_of_the_options_of_a_server() {
     start(&[], &[]).failed(2, "the setting `connections` (from file) has no effect");
     // The usual value changes nothing.
     sandbox.run(["config", "set", "connections", "4096"]).ended(0);
-    start(&[], &[]).failed(3, "cannot listen at 203.0.113.1:0");
+    start(&[], &[]).failed(3, &format!("cannot listen at {listen}"));
 }
 
 #[cfg(feature = "cluster")]
@@ -297,8 +302,7 @@ fn the_servers_of_older_programs_start_as_they_did() {
     let program = sandbox.link("bitcaskpy-server");
     let args = ["--host", "127.0.0.1", "--port", "0", "--data-dir", "db", "--reload"];
     let server = Serving::start(&mut sandbox.command(&program, args));
-    let ran = sandbox.command(&sandbox.link("bitcaskpy"), ["health"]);
-    let mut ran = ran;
+    let mut ran = sandbox.command(&sandbox.link("bitcaskpy"), ["health"]);
     let ran = ran.env("BITCASK_SERVER", &server.url).output().unwrap();
     assert_eq!(String::from_utf8(ran.stdout).unwrap(), "Status: healthy\nVersion: 0.1.0\n");
     let mut ping = sandbox.command(&sandbox.link("bitcaskpy"), ["ping"]);

@@ -269,17 +269,23 @@ fn what_a_minority_has_grows_old_although_its_leader_sends_heartbeats() {
     networked(5, |mut nodes| {
         found(&mut nodes, 1);
         await_equal(&nodes);
-        let at = leader(&nodes, 1);
-        let minority = [at, (at + 1) % 5];
-        await_ages(&nodes, &but(&nodes, &[]), |age| age < 3000);
-        divided(&nodes, Cut::Lost, &minority, || {
-            await_others(&nodes, &minority);
-            await_ages(&nodes, &minority, |age| age > 6000);
-            // The follower hears of no other leader, and has not stood for one.
-            let status = nodes[minority[1]].admin().status().unwrap();
-            assert_eq!(status.groups[1].leader, Some(nodes[at].id));
-            await_ages(&nodes, &but(&nodes, &minority), |age| age < 3000);
+        // On a busy machine, a heartbeat may come too late, and the follower asks for votes.
+        let is_seen = (0..10).any(|_| {
+            let at = leader(&nodes, 1);
+            let minority = [at, (at + 1) % 5];
+            let mut is_led = false;
+            await_ages(&nodes, &but(&nodes, &[]), |age| age < 3000);
+            divided(&nodes, Cut::Lost, &minority, || {
+                await_others(&nodes, &minority);
+                await_ages(&nodes, &minority, |age| age > 6000);
+                // The follower hears of no other leader, and has not stood for one.
+                let group = patiently(|| group_of(&nodes[minority[1]], 1));
+                is_led = group.leader == Some(nodes[at].id);
+                await_ages(&nodes, &but(&nodes, &minority), |age| age < 3000);
+            });
+            await_ages(&nodes, &but(&nodes, &[]), |age| age < 3000);
+            is_led
         });
-        await_ages(&nodes, &but(&nodes, &[]), |age| age < 3000);
+        assert!(is_seen, "no follower stays with a leader that has no majority");
     });
 }

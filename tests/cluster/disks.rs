@@ -62,14 +62,23 @@ fn value(number: usize) -> String {
 fn fill(client: &mut CarefulClient, first: usize, is_over: impl Fn() -> bool) -> Vec<usize> {
     let mut acknowledged = Vec::new();
     for number in first..first + VALUES {
-        if is_over() {
+        let line = format!("SET big:{number} {}", value(number));
+        // While nobody leads, no value is used up.
+        let is_taken = patiently(|| {
+            if is_over() {
+                return Ok(false);
+            }
+            match client.run_here(&line) {
+                Some(Tried::Reply(reply)) if reply == "OK" => return Ok(true),
+                Some(_) => client.reconnect(),
+                None => {}
+            }
+            Err("no node takes a value")
+        });
+        if !is_taken {
             return acknowledged;
         }
-        match client.run_here(&format!("SET big:{number} {}", value(number))) {
-            Some(Tried::Reply(reply)) if reply == "OK" => acknowledged.push(number),
-            Some(_) => client.reconnect(),
-            None => {}
-        }
+        acknowledged.push(number);
     }
     panic!("the disks hold too much")
 }

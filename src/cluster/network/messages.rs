@@ -14,7 +14,7 @@ use crate::resp::ReplicatedReply;
 
 /// Where nodes take requests, with the version of the messages. The number of the group follows. A
 /// node of another version answers that there is no such path.
-pub(super) const PEER_PATH: &str = "/peer/1/";
+pub(crate) const PEER_PATH: &str = "/peer/1/";
 
 /// Size of a piece of a file of a snapshot, in bytes.
 pub(crate) const PIECE_SIZE: usize = 1 << 20;

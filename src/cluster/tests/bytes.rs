@@ -16,18 +16,19 @@ use openraft::{
     StoredMembership, Vote,
 };
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 
-use super::applying::AppliedGroup;
-use crate::cluster::consensus::{Answered, Consensus, Proposal, Request};
+use crate::cluster::apply::{encode_map, read_map};
+use crate::cluster::consensus::{Consensus, Proposal, Request};
 use crate::cluster::map::{ClusterMap, MapChange, NodeAddresses};
 use crate::cluster::network::SnapshotTransfer;
 use crate::cluster::network::messages::{
-    KnownCluster, LentFile, PeerAnswer, PeerRequest, Recipient, WriteOutcome,
+    KnownCluster, LentFile, PEER_PATH, PeerAnswer, PeerRequest, Recipient, WriteOutcome,
 };
 use crate::cluster::status::GroupRole::{Candidate, Follower, Leader, Learner, Stopped};
 use crate::cluster::status::{GroupStatus, NodeEntry, NodeStatus};
-use crate::resp::{CommandsRequest, sendable};
+use crate::raft::{decode, encode_checked};
+use crate::resp::{CommandsRequest, ReplicatedReply};
 
 const FILE: &str = "tests/fixtures/cluster-1.txt";
 
@@ -41,11 +42,11 @@ Whatever has to change otherwise needs a new version: that of the path of messag
 that of what Raft stores (`raft/encoding.rs`), or that of the map (`MAP_VERSION`). Then a node has
 to read the old one too, and the file stays as it is, beside a new one.
 
-If there are only new kinds, this adds them to the file:
+If there are only new kinds, this adds them to the file. It writes nothing if a line would be gone:
 BITCASK_WRITE_CLUSTER_BYTES=1 cargo test --features cluster --lib cluster::tests::bytes
 ";
 
-/// One value of a kind, in bytes, and how they are read again and written anew.
+/// A value in bytes, and how they are read again and written anew.
 struct Sample {
     name: String,
     bytes: Vec<u8>,
@@ -61,9 +62,56 @@ fn sample<T: Serialize + DeserializeOwned>(name: impl Into<String>, value: &T) -
     Sample { name, bytes, again: again::<T> }
 }
 
-/// Returns the name of a variant.
-fn kind(value: &impl std::fmt::Debug) -> String {
-    format!("{value:?}").chars().take_while(char::is_ascii_alphabetic).collect()
+/// As [`sample`], of what Raft stores.
+fn stored_sample<T: Serialize + DeserializeOwned>(name: impl Into<String>, value: &T) -> Sample {
+    let again = |bytes: &[u8]| encode_checked(b"", &decode::<T>(b"", bytes).ok()?).ok();
+    Sample { name: name.into(), bytes: encode_checked(b"", value).unwrap(), again }
+}
+
+/// Takes the names of the kinds of a type when that is asked for.
+struct KindsReader<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for KindsReader<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(Self::Error::custom("it has no kinds"))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        kinds: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = kinds;
+        Err(Self::Error::custom("there is no value"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// Returns the names of all kinds of a type, in the order of their numbers.
+fn kinds<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut kinds: &[&str] = &[];
+    drop(T::deserialize(KindsReader(&mut kinds)));
+    assert!(!kinds.is_empty(), "it has no kinds");
+    kinds
+}
+
+fn kind<T: Serialize + DeserializeOwned>(value: &T) -> &'static str {
+    kinds::<T>()[usize::from(postcard::to_stdvec(value).unwrap()[0])]
+}
+
+/// Checks that there is a value of each kind.
+fn complete<T: Serialize + DeserializeOwned>(values: Vec<T>) -> Vec<T> {
+    let found: BTreeSet<_> = values.iter().map(kind).collect();
+    let missing: Vec<_> = kinds::<T>().iter().filter(|it| !found.contains(*it)).collect();
+    assert!(missing.is_empty(), "no sample has these kinds, which belong here: {missing:?}");
+    values
 }
 
 fn log_id(index: u64) -> LogId<u64> {
@@ -96,48 +144,23 @@ fn entry(index: u64, payload: EntryPayload<Consensus>) -> Entry<Consensus> {
 }
 
 fn entries() -> Vec<Entry<Consensus>> {
-    let changes = [
+    let changes = complete(vec![
         MapChange::Create { shards: 16 },
         MapChange::PutNode { id: 2, addresses: addresses() },
         MapChange::BeginRemoval { id: 300, voters: [2, 300].into() },
         MapChange::RemoveNode { id: 300 },
-    ];
-    let requests = changes.map(Request::Map).into_iter().chain([commands(), Request::Tick]);
-    let proposals = requests.map(|request| {
+    ]);
+    let requests = changes.into_iter().map(Request::Map).chain([commands(), Request::Tick]);
+    let proposals = complete(requests.collect()).into_iter().map(|request| {
         let (time, seed) = (1_700_000_000_000_000, u64::MAX);
         EntryPayload::Normal(Proposal { time, seed, requests: vec![request, Request::Tick] })
     });
     let others = [EntryPayload::Blank, EntryPayload::Membership(membership())];
-    (299..).zip(proposals.chain(others)).map(|(index, payload)| entry(index, payload)).collect()
+    let payloads = complete(proposals.chain(others).collect());
+    (299..).zip(payloads).map(|(index, payload)| entry(index, payload)).collect()
 }
 
 fn requests() -> Vec<PeerRequest> {
-    // A kind that is new belongs here, and into the list.
-    match PeerRequest::Status {
-        PeerRequest::Append(..)
-        | PeerRequest::Vote(_)
-        | PeerRequest::BeginSnapshot
-        | PeerRequest::PutPiece { .. }
-        | PeerRequest::InstallSnapshot { .. }
-        | PeerRequest::Init { .. }
-        | PeerRequest::Join { .. }
-        | PeerRequest::GetMap
-        | PeerRequest::PutNode { .. }
-        | PeerRequest::BeginRemoval { .. }
-        | PeerRequest::RemoveNode { .. }
-        | PeerRequest::Leave { .. }
-        | PeerRequest::AddMember { .. }
-        | PeerRequest::RemoveMember { .. }
-        | PeerRequest::Lead
-        | PeerRequest::Yield { .. }
-        | PeerRequest::BuildSnapshot
-        | PeerRequest::Status
-        | PeerRequest::Write(_)
-        | PeerRequest::ReadIndex
-        | PeerRequest::LendCopy
-        | PeerRequest::GetPiece { .. }
-        | PeerRequest::ReturnCopy { .. } => {}
-    }
     let vote = Vote::new_committed(7, 2);
     let entries = vec![entry(300, EntryPayload::Blank)];
     let (prev_log_id, leader_commit) = (Some(log_id(299)), Some(log_id(298)));
@@ -146,7 +169,7 @@ fn requests() -> Vec<PeerRequest> {
     let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id };
     let (name, address) = (|| "0000000001.log".to_owned(), || "n3:7000".to_owned());
     let bytes = Bytes::from_static(b"\0piece\xFF");
-    vec![
+    complete(vec![
         PeerRequest::Append(
             AppendEntriesRequest { vote, prev_log_id, entries, leader_commit },
             Some(375),
@@ -173,11 +196,12 @@ fn requests() -> Vec<PeerRequest> {
         PeerRequest::LendCopy,
         PeerRequest::GetPiece { copy: 9, name: name(), offset: 128 },
         PeerRequest::ReturnCopy { copy: 9 },
-    ]
+    ])
 }
 
 fn status() -> NodeStatus {
     let (cluster, redis, http) = ("n2:7000".into(), "n2:6379".into(), String::new());
+    let roles = vec![Learner, Follower, Candidate, Leader, Stopped];
     let group = |role| GroupStatus {
         number: 1,
         slots: Some((0, 1023)),
@@ -202,36 +226,28 @@ fn status() -> NodeStatus {
         version: "0.1.0".into(),
         shards: Some(16),
         nodes: vec![NodeEntry { id: 2, cluster, redis, http }],
-        groups: [Learner, Follower, Candidate, Leader, Stopped].map(group).into(),
+        groups: complete(roles).into_iter().map(group).collect(),
     }
 }
 
-async fn answers() -> Vec<PeerAnswer> {
-    // A kind that is new belongs here, and into the list.
-    match PeerAnswer::Done {
-        PeerAnswer::Appended(_)
-        | PeerAnswer::Voted(_)
-        | PeerAnswer::SnapshotBegun(_)
-        | PeerAnswer::SnapshotInstalled(_)
-        | PeerAnswer::Cluster(_)
-        | PeerAnswer::Status(_)
-        | PeerAnswer::Done
-        | PeerAnswer::AskLeader { .. }
-        | PeerAnswer::Failed(_)
-        | PeerAnswer::Written(_)
-        | PeerAnswer::ReadIndex(_)
-        | PeerAnswer::CopyLent { .. }
-        | PeerAnswer::Piece(_)
-        | PeerAnswer::Busy
-        | PeerAnswer::Refused(_) => {}
-    }
+fn answers() -> Vec<PeerAnswer> {
     let vote = Vote::new_committed(7, 2);
+    let appended = complete(vec![
+        AppendEntriesResponse::Success,
+        AppendEntriesResponse::PartialSuccess(Some(log_id(300))),
+        AppendEntriesResponse::Conflict,
+        AppendEntriesResponse::HigherVote(vote),
+    ]);
+    let outcomes = complete(vec![
+        WriteOutcome::Replies(Some(ReplicatedReply::of_each_kind())),
+        WriteOutcome::Replies(None),
+        WriteOutcome::Refused("too large".into()),
+        WriteOutcome::Busy,
+        WriteOutcome::Unknown,
+        WriteOutcome::Stopped("no space".into()),
+    ]);
     let files = vec![LentFile { name: "MANIFEST".into(), size: 300 }];
-    vec![
-        PeerAnswer::Appended(AppendEntriesResponse::Success),
-        PeerAnswer::Appended(AppendEntriesResponse::PartialSuccess(Some(log_id(300)))),
-        PeerAnswer::Appended(AppendEntriesResponse::Conflict),
-        PeerAnswer::Appended(AppendEntriesResponse::HigherVote(vote)),
+    let others = [
         PeerAnswer::Voted(VoteResponse::new(vote, Some(log_id(300)), true)),
         PeerAnswer::SnapshotBegun(4),
         PeerAnswer::SnapshotInstalled(SnapshotResponse::new(vote)),
@@ -240,69 +256,49 @@ async fn answers() -> Vec<PeerAnswer> {
         PeerAnswer::Done,
         PeerAnswer::AskLeader { leader: Some(2), address: Some("n2:7000".into()) },
         PeerAnswer::Failed("no space".into()),
-        PeerAnswer::Written(replies().await),
-        PeerAnswer::Written(WriteOutcome::Replies(None)),
-        PeerAnswer::Written(WriteOutcome::Refused("too large".into())),
-        PeerAnswer::Written(WriteOutcome::Busy),
-        PeerAnswer::Written(WriteOutcome::Unknown),
-        PeerAnswer::Written(WriteOutcome::Stopped("no space".into())),
         PeerAnswer::ReadIndex(Some(300)),
         PeerAnswer::CopyLent { copy: 9, index: 300, files },
         PeerAnswer::Piece(Bytes::from_static(b"\0piece\xFF")),
         PeerAnswer::Busy,
         PeerAnswer::Refused("why".into()),
-    ]
-}
-
-/// Returns replies that commands have had.
-async fn replies() -> WriteOutcome {
-    let mut group = AppliedGroup::new();
-    let args = |line: &&str| line.split(' ').map(|arg| Bytes::from(arg.to_owned())).collect();
-    let lines = [
-        "SET key value",
-        "GET key",
-        "GET absent",
-        "INCR n",
-        "INCR key",
-        "HSET hash field value",
-        "HGETALL hash",
-        "MGET key absent",
     ];
-    let request = CommandsRequest::new(lines.iter().map(args).collect(), Vec::new());
-    match group.propose(1, vec![Request::Commands(request)]).await.pop() {
-        Some(Answered::Replies(replies)) => WriteOutcome::Replies(replies.map(sendable)),
-        other => panic!("{other:?}"),
-    }
+    let appended = appended.into_iter().map(PeerAnswer::Appended);
+    let written = outcomes.into_iter().map(PeerAnswer::Written);
+    complete(appended.chain(written).chain(others).collect())
 }
 
-async fn samples() -> Vec<Sample> {
+fn samples() -> Vec<Sample> {
+    let map_again = |bytes: &[u8]| encode_map(&read_map(Some(bytes)).ok()?).ok();
     let mut samples = vec![
-        sample("the map", &map()),
-        sample("a vote", &Vote::<u64>::new_committed(7, 2)),
-        sample("a place in the log", &log_id(300)),
-        sample("members", &StoredMembership::new(Some(log_id(3)), membership())),
+        Sample { name: "the map".to_owned(), bytes: encode_map(&map()).unwrap(), again: map_again },
+        stored_sample("a vote", &Vote::<u64>::new_committed(7, 2)),
+        stored_sample("a place in the log", &log_id(300)),
+        stored_sample("members", &StoredMembership::new(Some(log_id(3)), membership())),
     ];
     for entry in entries() {
         let of = match &entry.payload {
             EntryPayload::Normal(proposal) => match &proposal.requests[0] {
                 Request::Map(change) => format!("Map {}", kind(change)),
-                request => kind(request),
+                request => kind(request).to_owned(),
             },
-            payload => kind(payload),
+            payload => kind(payload).to_owned(),
         };
-        samples.push(sample(format!("entry {of}"), &entry));
+        samples.push(stored_sample(format!("entry {of}"), &entry));
     }
     let to = Recipient { cluster: Some(0xC << 120), node: Some(300) };
     for request in requests() {
         samples.push(sample(format!("request {}", kind(&request)), &(to, request)));
     }
-    for answer in answers().await {
+    for answer in answers() {
         let of = match &answer {
             PeerAnswer::Appended(it) => format!(" {}", kind(it)),
             PeerAnswer::Written(it) => format!(" {}", kind(it)),
             _ => String::new(),
         };
         samples.push(sample(format!("answer {}{of}", kind(&answer)), &answer));
+    }
+    for reply in complete(ReplicatedReply::of_each_kind()) {
+        samples.push(sample(format!("reply {}", kind(&reply)), &reply));
     }
     samples
 }
@@ -314,24 +310,58 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-#[tokio::test]
-async fn nodes_of_different_versions_understand_each_other() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
-    let samples = samples().await;
-    let lines = samples.iter().map(|it| format!("{}: {}", it.name, hex(&it.bytes)));
-    let mut now: Vec<_> = lines.collect();
-    now.sort();
-    if std::env::var_os("BITCASK_WRITE_CLUSTER_BYTES").is_some() {
-        std::fs::write(&path, now.join("\n") + "\n").unwrap();
-    }
-    let file = std::fs::read_to_string(&path).unwrap_or_default();
-    let before: BTreeSet<_> = file.lines().collect();
-    let now: BTreeSet<_> = now.iter().map(String::as_str).collect();
+/// Compares lines with a file, which may be given those that it does not have yet. Returns how they
+/// differ.
+fn compare(path: &Path, now: &BTreeSet<String>, may_add: bool) -> Result<(), String> {
+    let file = std::fs::read_to_string(path).unwrap_or_default();
+    let before: BTreeSet<_> = file.lines().map(str::to_owned).collect();
     let (gone, added): (Vec<_>, Vec<_>) =
-        (before.difference(&now).collect(), now.difference(&before).collect());
-    assert!(before == now, "{FILE}: gone {gone:#?}, added {added:#?}\n{RULE}");
+        (before.difference(now).collect(), now.difference(&before).collect());
+    if gone.is_empty() && may_add {
+        let lines: Vec<_> = now.iter().map(String::as_str).collect();
+        std::fs::write(path, lines.join("\n") + "\n").unwrap();
+        return Ok(());
+    }
+    let is_equal = gone.is_empty() && added.is_empty();
+    if is_equal { Ok(()) } else { Err(format!("gone {gone:#?}, added {added:#?}")) }
+}
+
+#[test]
+fn nodes_of_different_versions_understand_each_other() {
+    let samples = samples();
+    let lines = samples.iter().map(|it| format!("{}: {}", it.name, hex(&it.bytes)));
+    let path = format!("the path of messages: {PEER_PATH}");
+    let now = lines.chain([path]).collect();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    let may_add = std::env::var_os("BITCASK_WRITE_CLUSTER_BYTES").is_some();
+    if let Err(difference) = compare(&file, &now, may_add) {
+        panic!("{FILE}: {difference}\n{RULE}");
+    }
     for sample in samples {
         let again = (sample.again)(&sample.bytes);
         assert_eq!(again, Some(sample.bytes), "{} is not read as it was written", sample.name);
     }
+}
+
+#[test]
+fn the_file_is_given_lines_and_loses_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    let lines = |text: &str| text.lines().map(str::to_owned).collect();
+    assert!(compare(&file, &lines("a\nc"), false).is_err());
+    compare(&file, &lines("a\nc"), true).unwrap();
+    compare(&file, &lines("a\nb\nc"), true).unwrap();
+    assert!(compare(&file, &lines("b\nc\nd"), true).is_err());
+    compare(&file, &lines("a\nb\nc"), false).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "which belong here: [\"RemoveNode\"]")]
+fn a_kind_without_a_sample_is_noticed() {
+    let addresses = addresses();
+    complete(vec![
+        MapChange::Create { shards: 1 },
+        MapChange::BeginRemoval { id: 1, voters: BTreeSet::new() },
+        MapChange::PutNode { id: 1, addresses },
+    ]);
 }

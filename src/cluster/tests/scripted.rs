@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "backups are on the machine's disk")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -183,11 +183,16 @@ fn a_leader_that_does_not_answer_is_not_waited_for_but_the_restore_has_to_be_rep
 #[test]
 fn a_restore_that_fails_names_the_nodes_that_did_not_answer() {
     let nodes = ScriptedNodes::new();
-    let silent = nodes.start(|_, _| Deed::Hang);
-    let (leader, asked) = (silent.clone(), AtomicUsize::new(0));
+    let asked = Arc::new(AtomicBool::new(false));
+    let was_asked = Arc::clone(&asked);
+    let silent = nodes.start(move |_, _| {
+        asked.store(true, Ordering::Relaxed);
+        Deed::Hang
+    });
+    let leader = silent.clone();
     let here = nodes.start(move |_, request| match request {
         PeerRequest::GetMap => known([]),
-        _ if asked.fetch_add(1, Ordering::Relaxed) == 0 => leads(&leader),
+        _ if !was_asked.load(Ordering::Relaxed) => leads(&leader),
         _ => {
             let why = "too large".to_owned();
             Deed::Answer(PeerAnswer::Written(WriteOutcome::Refused(why)))
@@ -195,8 +200,10 @@ fn a_restore_that_fails_names_the_nodes_that_did_not_answer() {
     });
     let failure = impatient(&here).restore(nodes.backup().path()).unwrap_err();
     let ClusterError::Refused(why) = failure else { panic!("{failure:?}") };
-    assert!(why.starts_with("group 1: SET of key b\"key\": too large; also, "), "{why}");
-    assert!(why.contains(&format!("{silent} did not answer in time")), "{why}");
+    let late = why.strip_prefix("group 1: SET of key b\"key\": too large; also, ");
+    let (named, _) = late.and_then(|late| late.split_once(" did not answer in time")).unwrap();
+    // On a busy machine, the other one may be late too.
+    assert!(named.split(", ").any(|address| address == silent), "{why}");
 }
 
 /// An entry has the requests of others too.
