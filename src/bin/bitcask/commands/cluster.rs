@@ -300,8 +300,14 @@ fn shown(status: &NodeStatus) -> Vec<String> {
             .slots
             .map_or_else(|| "the map".to_owned(), |(first, last)| format!("slots {first}-{last}"));
         let leader = group.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+        // A node that joins the group, and does not vote yet.
+        let learners = match &*group.learners {
+            [] => String::new(),
+            learners => format!(", learners {learners:?}"),
+        };
         lines.push(format!(
-            "  group {}: {slots}, {}, leader {leader}, term {}, voters {:?}, applied {} of {}, keys {}",
+            "  group {}: {slots}, {}, leader {leader}, term {}, voters {:?}{learners}, \
+             applied {} of {}, keys {}",
             group.number,
             group.role.name(),
             group.term,
