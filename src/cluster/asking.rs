@@ -37,12 +37,11 @@ impl<T: PeerTransport> Node<T> {
         let mut last = ClusterError::NotLeader { leader: None };
         let until = Instant::now() + time;
         while Instant::now() < until {
-            let (address, is_guess) = match next.take() {
-                Some(address) => (address, false),
-                None => {
-                    turn += 1;
-                    self.likely_leader(number, seed, turn - 1)
-                }
+            let (address, is_guess) = if let Some(address) = next.take() {
+                (address, false)
+            } else {
+                turn += 1;
+                self.likely_leader(number, seed, turn - 1)
             };
             let mut connection = self.network(number).connection(&address);
             match connection.ask(&request(), SHORT_TIME).await {

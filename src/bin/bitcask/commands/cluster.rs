@@ -362,3 +362,24 @@ fn failed(error: &ClusterError) -> Failure {
     };
     Failure::store(error.to_string(), advice)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_names_the_nodes_that_do_not_vote_yet() {
+        let line = |learners: &[u64]| {
+            let status = serde_json::json!({
+                "id": 1, "version": "", "shards": 1, "nodes": [],
+                "groups": [{
+                    "number": 0, "role": "Leader", "leader": 1, "term": 1, "voters": [1],
+                    "learners": learners, "replicated": [], "transfers": [], "keys": 0, "size": 0,
+                }],
+            });
+            shown(&serde_json::from_value(status).unwrap()).pop().unwrap()
+        };
+        assert!(line(&[2]).contains(", voters [1], learners [2], applied - of -, "));
+        assert!(line(&[]).contains(", voters [1], applied - of -, "));
+    }
+}
