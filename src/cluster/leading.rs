@@ -135,7 +135,8 @@ impl HandOvers {
         last.0
     }
 
-    /// Does something if this one is under way, and returns whether it is. It does not end meanwhile.
+    /// Does something if this one is under way, and returns whether it is. It does not end
+    /// meanwhile.
     fn during(&self, number: u64, work: impl FnOnce()) -> bool {
         let last = self.last();
         let is_under_way = *last == (number, true);

@@ -195,8 +195,8 @@ impl<T: PeerTransport> Node<T> {
         self.change_map(MapChange::BeginRemoval { id, voters }).await
     }
 
-    /// Refuses the removal of a node without which a group would have no voter that stays, as far as
-    /// this node knows. The mark of a removal is never taken back.
+    /// Refuses the removal of a node without which a group would have no voter that stays, as far
+    /// as this node knows. The mark of a removal is never taken back.
     fn check_removable(&self, id: u64) -> Result<(), ClusterError> {
         let (me, map) = (self.options.id, self.map());
         if map.removed.contains(&id) {
