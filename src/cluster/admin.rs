@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::backup::odd;
+use super::backup::{odd, of_group};
 use super::error::{ClusterError, failed, unanswered};
 use super::map::MAP_GROUP;
 use super::network::messages::{PeerAnswer, PeerRequest};
@@ -181,10 +181,7 @@ impl ClusterAdmin {
             return Err(ClusterError::Refused(format!("there is no node {id}")));
         };
         let asked = self.ask(&node.cluster, group, &PeerRequest::Lead, SHORT);
-        asked.map(drop).map_err(|failure| match failure {
-            ClusterError::Failed(why) => ClusterError::Failed(format!("node {id}: {why}")),
-            failure => failure,
-        })
+        asked.map(drop).map_err(|failure| of_group(group, &of_node(id, &failure)))
     }
 
     /// Spreads the leads of all groups evenly over the nodes that answer, that vote in all groups,
@@ -224,6 +221,18 @@ impl ClusterAdmin {
             self.ask(&self.address, group.number, &PeerRequest::BuildSnapshot, SHORT)?;
         }
         Ok(())
+    }
+}
+
+/// Says which node has failed, unless the failure begins with it.
+fn of_node(id: u64, failure: &ClusterError) -> ClusterError {
+    let (text, node) = (failure.to_string(), format!("node {id}"));
+    let is_named = text.strip_prefix(&node).is_some_and(|rest| rest.starts_with([' ', ':']));
+    let text = if is_named { text } else { format!("{node}: {text}") };
+    if matches!(failure, ClusterError::Refused(_)) {
+        ClusterError::Refused(text)
+    } else {
+        ClusterError::Failed(text)
     }
 }
 
@@ -291,6 +300,19 @@ mod tests {
             size: 0,
             failure: None,
         }
+    }
+
+    #[test]
+    fn a_failure_names_its_node_once() {
+        let of_two = |failure| of_node(2, &failure);
+        let failed = |why: &str| ClusterError::Failed(why.to_owned());
+        let refused = ClusterError::Refused("it is no voter".to_owned());
+        let expected = ClusterError::Refused("node 2: it is no voter".to_owned());
+        assert_eq!(of_two(refused), expected);
+        let expected = failed("node 2: no node leads this group at the moment");
+        assert_eq!(of_two(ClusterError::NotLeader { leader: None }), expected);
+        assert_eq!(of_two(failed("node 2 does not vote")), failed("node 2 does not vote"));
+        assert_eq!(of_two(failed("node 22 is gone")), failed("node 2: node 22 is gone"));
     }
 
     #[test]

@@ -15,10 +15,15 @@ use openraft::{BasicNode, ChangeMembers};
 use super::error::ClusterError;
 use super::group::{GroupMetrics, RaftGroup, stopped};
 use super::membership::{ATTEMPTS, PAUSE, refused};
+use super::network::PeerTransport;
+use super::network::messages::{PeerAnswer, PeerRequest};
+use super::node::Node;
 use super::proposer::deposed;
 
 /// Time for one step of a change, less than an answer has. Whoever waits for it asks again.
 const STEP_TIME: Duration = Duration::from_secs(10);
+/// Time in which a node has to answer that has not answered during such a step.
+const REACH_TIME: Duration = Duration::from_secs(3);
 
 impl RaftGroup {
     /// Has a node receive the log. It does not vote yet, if it did not before.
@@ -38,13 +43,18 @@ impl RaftGroup {
             if is_voter || membership.get_node(&id) == Some(&node) {
                 return Ok(());
             }
-            group.change(ChangeMembers::SetNodes([(id, node)].into())).await
+            let change = ChangeMembers::SetNodes([(id, node)].into());
+            group.change(|_| Ok(Some(change.clone()))).await
         })
         .await
     }
 
-    /// Makes a node a voter, once it has the log. Waits for that.
-    pub(super) async fn add_voter(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
+    /// Makes a node a voter, once it has the log. Waits for that, unless this one cannot reach it.
+    pub(super) async fn add_voter<T: PeerTransport>(
+        self: &Arc<Self>,
+        node: &Node<T>,
+        id: u64,
+    ) -> Result<(), ClusterError> {
         let metrics = self.metrics();
         let is_voter = metrics.membership_config.membership().voter_ids().any(|voter| voter == id);
         if is_voter && self.is_settled() {
@@ -54,16 +64,42 @@ impl RaftGroup {
             let waiting = self.raft.wait(Some(STEP_TIME));
             let lag_max = self.raft.config().replication_lag_threshold;
             let caught_up = waiting.metrics(|it| has_caught_up(it, id, lag_max), "the log is sent");
-            caught_up.await.map_err(|error| match error {
-                WaitError::Timeout(..) => ClusterError::Unknown,
-                WaitError::ShuttingDown => stopped(&error),
-            })?;
+            match caught_up.await {
+                Ok(_) => {}
+                Err(WaitError::Timeout(..)) => {
+                    self.check_reaches(node, id).await?;
+                    return Err(ClusterError::Unknown);
+                }
+                Err(error @ WaitError::ShuttingDown) => return Err(stopped(&error)),
+            }
         }
         let group = Arc::clone(self);
-        finished(
-            async move { group.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await },
-        )
+        finished(async move {
+            let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+            group.change(|_| Ok(Some(change.clone()))).await
+        })
         .await
+    }
+
+    /// Returns an error if a member has never answered this node, and does not answer it now. One
+    /// that is receiving a snapshot does answer.
+    async fn check_reaches<T: PeerTransport>(
+        &self,
+        node: &Node<T>,
+        id: u64,
+    ) -> Result<(), ClusterError> {
+        let metrics = self.metrics();
+        let progress = metrics.replication.as_ref().and_then(|all| all.get(&id));
+        let member = metrics.membership_config.membership().get_node(&id);
+        let (Some(None), Some(BasicNode { addr })) = (progress, member) else { return Ok(()) };
+        let mut connection = node.network(self.number).connection_to(Some(id), addr);
+        let why = match connection.ask(&PeerRequest::GetMap, REACH_TIME).await {
+            Ok(PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason)) => reason,
+            Ok(_) => return Ok(()),
+            Err(error) => error.to_string(),
+        };
+        let me = metrics.id;
+        Err(ClusterError::Failed(format!("node {me} cannot reach node {id} at {addr}: {why}")))
     }
 
     /// Takes a node out of the group.
@@ -71,19 +107,7 @@ impl RaftGroup {
         let group = Arc::clone(self);
         finished(async move {
             group.read_index().await?;
-            let metrics = group.metrics();
-            let membership = metrics.membership_config.membership();
-            let voters: BTreeSet<u64> = membership.voter_ids().collect();
-            if voters == BTreeSet::from([id]) {
-                return refused("the last node of a cluster cannot be removed");
-            }
-            if voters.contains(&id) {
-                group.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
-            } else if membership.get_node(&id).is_some() || !group.is_settled() {
-                group.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
-            } else {
-                Ok(())
-            }
+            group.change(|metrics| removal(metrics, id)).await
         })
         .await
     }
@@ -91,10 +115,7 @@ impl RaftGroup {
     /// Returns whether the members are those of one configuration that is applied, and not of two
     /// between which a change is under way.
     fn is_settled(&self) -> bool {
-        let metrics = self.metrics();
-        let members = &metrics.membership_config;
-        members.membership().get_joint_config().len() == 1
-            && *members.log_id() <= metrics.last_applied
+        is_settled(&self.metrics())
     }
 
     /// Waits for a step of a change of the members. openraft may never answer if this node leads no
@@ -112,10 +133,15 @@ impl RaftGroup {
         }
     }
 
-    /// Changes the members. Waits until another change is complete.
-    async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ClusterError> {
+    /// Makes the change that the members need at the time, if any. Waits until another change is
+    /// complete, after which it may be another one that they need.
+    async fn change(
+        &self,
+        needed: impl Fn(&GroupMetrics) -> Result<Option<MemberChange>, ClusterError>,
+    ) -> Result<(), ClusterError> {
         for _ in 0..ATTEMPTS {
-            let (raft, change) = (self.raft.clone(), change.clone());
+            let Some(change) = needed(&self.metrics())? else { return Ok(()) };
+            let raft = self.raft.clone();
             let changing = async move { raft.change_membership(change, false).await };
             let result = self.within_lead(changing).await?;
             let is_busy = matches!(
@@ -131,6 +157,31 @@ impl RaftGroup {
         }
         Err(ClusterError::Busy)
     }
+}
+
+type MemberChange = ChangeMembers<u64, BasicNode>;
+
+/// Returns whether the members are those of one configuration that is applied.
+fn is_settled(metrics: &GroupMetrics) -> bool {
+    let members = &metrics.membership_config;
+    members.membership().get_joint_config().len() == 1 && *members.log_id() <= metrics.last_applied
+}
+
+/// Returns the change that takes a node out of a group, unless it is out.
+fn removal(metrics: &GroupMetrics, id: u64) -> Result<Option<MemberChange>, ClusterError> {
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    if voters == BTreeSet::from([id]) {
+        return refused("the last node of a cluster cannot be removed");
+    }
+    let ids = BTreeSet::from([id]);
+    Ok(if voters.contains(&id) {
+        Some(ChangeMembers::RemoveVoters(ids))
+    } else if membership.get_node(&id).is_some() || !is_settled(metrics) {
+        Some(ChangeMembers::RemoveNodes(ids))
+    } else {
+        None
+    })
 }
 
 /// Returns whether a node has the log but for some entries, or whether that is not to be waited for

@@ -63,7 +63,7 @@ impl RaftGroup {
         };
         if !is_voter(&self.metrics()) {
             let reason = format!("node {to} does not vote in the group: only a voter can lead");
-            return Err(ClusterError::Refused(reason));
+            return Err(ClusterError::Failed(reason));
         }
         // A node that has been elected meanwhile would silence itself, and lose the lead again.
         if to == self.metrics().id {
@@ -76,7 +76,7 @@ impl RaftGroup {
             metrics.last_log_index.map_or(0, |last| last + 1).saturating_sub(has)
         };
         if lacks() > BEHIND_MAX {
-            return Err(ClusterError::Refused(format!(
+            return Err(ClusterError::Failed(format!(
                 "node {to} lacks {} entries of the group: wait until it has caught up",
                 lacks()
             )));
@@ -92,11 +92,16 @@ impl RaftGroup {
         while lacks() > 0 {
             if began.elapsed() > quiet {
                 self.end_hand_over(number);
-                return Err(ClusterError::Refused(format!("node {to} does not catch up")));
+                return Err(ClusterError::Failed(format!("node {to} does not catch up")));
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        self.raft.runtime_config().heartbeat(false);
+        // This node may have been halted for so long that the time has ended. Nobody would switch
+        // the heartbeats on again.
+        if !self.handing_over.during(number, || self.raft.runtime_config().heartbeat(false)) {
+            let reason = format!("the time to hand the lead over to node {to} has ended");
+            return Err(ClusterError::Failed(reason));
+        }
         tokio::time::sleep(quiet).await;
         Ok(())
     }
@@ -130,6 +135,17 @@ impl HandOvers {
         last.0
     }
 
+    /// Does something if this one is under way, and returns whether it is. It does not end
+    /// meanwhile.
+    fn during(&self, number: u64, work: impl FnOnce()) -> bool {
+        let last = self.last();
+        let is_under_way = *last == (number, true);
+        if is_under_way {
+            work();
+        }
+        is_under_way
+    }
+
     /// Ends one, and does what belongs to its end, unless another has taken its place.
     fn end(&self, number: u64, ended: impl FnOnce()) {
         let mut last = self.last();
@@ -158,5 +174,21 @@ mod tests {
         hand_overs.end(second, || ended.push(second));
         assert!(!hand_overs.are_under_way());
         assert_eq!(ended, [first, second]);
+    }
+
+    /// The node was halted between the last look at the next leader and its silence.
+    #[test]
+    fn a_hand_over_whose_time_has_ended_silences_nobody() {
+        let (hand_overs, mut heartbeats) = (HandOvers::default(), true);
+        let first = hand_overs.begin();
+        hand_overs.end(first, || heartbeats = true);
+        assert!(!hand_overs.during(first, || heartbeats = false));
+        let second = hand_overs.begin();
+        assert!(!hand_overs.during(first, || heartbeats = false));
+        assert!(heartbeats);
+        assert!(hand_overs.during(second, || heartbeats = false));
+        assert!(!heartbeats);
+        hand_overs.end(second, || heartbeats = true);
+        assert!(heartbeats);
     }
 }

@@ -102,7 +102,14 @@ impl ClusterMap {
                 }
                 // A node that has not joined yet holds nothing.
                 if voters.iter().all(|voter| voter == id || self.removed.contains(voter)) {
-                    return Err("the last node of a cluster cannot be removed".to_owned());
+                    let leaving = voters.iter().filter(|voter| *voter != id);
+                    let leaving: Vec<_> = leaving.map(|voter| format!("node {voter}")).collect();
+                    let mut reason = "the last node of a cluster cannot be removed".to_owned();
+                    if !leaving.is_empty() {
+                        let leaving = leaving.join(", ");
+                        reason = format!("{reason} (being removed already: {leaving})");
+                    }
+                    return Err(reason);
                 }
                 self.removed.insert(*id);
             }
@@ -181,7 +188,11 @@ mod tests {
         assert!(map.change(&removal(2)).is_err());
         map.change(&put(2)).unwrap();
         map.change(&removal(2)).unwrap();
-        assert!(map.change(&removal(1)).is_err());
+        let refusal = map.change(&removal(1)).unwrap_err();
+        assert!(
+            refusal.ends_with("cannot be removed (being removed already: node 2)"),
+            "{refusal}"
+        );
         // It can still be reached, and may say where.
         map.change(&put(2)).unwrap();
         assert!(map.nodes.contains_key(&2) && map.removed.contains(&2));

@@ -6,12 +6,13 @@
 //! - A removal marks the number of the node in the map first. So no group takes the node again that
 //!   the removal has passed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::BasicNode;
-use tokio::time::Instant;
 
+use super::asking::{SHORT_TIME, unfinished};
 use super::backup::{odd, of_group};
 use super::consensus::{Answered, Request};
 use super::drawn;
@@ -27,8 +28,6 @@ use crate::mistake::{Mistake, made};
 
 /// Time in which a new node has to catch up with a group. It may have to receive a snapshot.
 const JOIN_TIME: Duration = Duration::from_secs(24 * 3600);
-/// Time for an answer.
-const SHORT_TIME: Duration = Duration::from_secs(15);
 /// How long to wait before a leader is asked for again.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// How often a leader is asked for.
@@ -146,8 +145,11 @@ impl<T: PeerTransport> Node<T> {
                 None => {}
                 Some(_) => {
                     let put = || PeerRequest::PutNode { id, addresses: addresses.clone() };
-                    // A leader that does not work at the moment is asked again in the next round.
-                    if let Err(ClusterError::Refused(_)) = self.at_leader(MAP_GROUP, put).await {
+                    // What refuses may be no node, or one that does not work at the moment. It is
+                    // asked again in the next round, unless this node is known to be leaving.
+                    let put = self.at_leader(MAP_GROUP, put).await;
+                    let is_refused = matches!(put, Err(ClusterError::Refused(_)));
+                    if is_refused && self.map().removed.contains(&id) {
                         return;
                     }
                 }
@@ -162,26 +164,66 @@ impl<T: PeerTransport> Node<T> {
 
     /// Removes a node from all groups, and from the map.
     pub(crate) async fn remove(self: &Arc<Self>, id: u64) -> Result<(), ClusterError> {
-        self.at_leader(MAP_GROUP, || PeerRequest::BeginRemoval { id }).await?;
+        let of_map = |failure| match failure {
+            // It is the removal that the map refuses.
+            refusal @ ClusterError::Refused(_) => refusal,
+            failure => of_group(MAP_GROUP, &failure),
+        };
+        self.at_leader(MAP_GROUP, || PeerRequest::BeginRemoval { id }).await.map_err(of_map)?;
         let groups = self.all_groups();
         for group in groups.iter().filter(|group| group.number != MAP_GROUP) {
             let removed = self.at_leader(group.number, || PeerRequest::RemoveMember { id }).await;
             removed.map_err(|failure| of_group(group.number, &failure))?;
         }
         // This may be the node, which hears nothing more of a group that it has left.
-        self.at_leader(MAP_GROUP, || PeerRequest::RemoveNode { id }).await?;
-        self.at_leader(MAP_GROUP, || PeerRequest::RemoveMember { id }).await.map(drop)
+        self.at_leader(MAP_GROUP, || PeerRequest::RemoveNode { id }).await.map_err(of_map)?;
+        let left = self.at_leader(MAP_GROUP, || PeerRequest::RemoveMember { id }).await;
+        left.map(drop).map_err(of_map)
     }
 
-    /// Marks a node as one that is being removed, if another one holds the map after that.
+    /// Marks a node as one that is being removed, if another one votes in each group after that.
     pub(super) async fn begin_removal(&self, id: u64) -> Result<(), ClusterError> {
         let Some(group) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
+        // The check of a removal has to see the marks of those before.
+        let _turn = self.founding.lock().await;
+        self.check_removable(id)?;
         // Only a leader that knows the latest members can have the mark committed, and one of them
         // that has left since is marked too.
         let voters = group.metrics().membership_config.membership().voter_ids().collect();
         self.change_map(MapChange::BeginRemoval { id, voters }).await
+    }
+
+    /// Refuses the removal of a node without which a group would have no voter that stays, as far
+    /// as this node knows. The mark of a removal is never taken back.
+    fn check_removable(&self, id: u64) -> Result<(), ClusterError> {
+        let (me, map) = (self.options.id, self.map());
+        if map.removed.contains(&id) {
+            return Ok(());
+        }
+        let stays = |other: &u64| *other != id && !map.removed.contains(other);
+        for group in self.all_groups() {
+            let metrics = group.metrics();
+            let membership = metrics.membership_config.membership();
+            let voters: BTreeSet<u64> = membership.voter_ids().collect();
+            // The voters of a group that this node has not joined are others, though not known.
+            let is_out = if voters.is_empty() { id == me } else { !voters.contains(&id) };
+            let configs = membership.get_joint_config();
+            let goes_on = !voters.is_empty() && configs.iter().all(|it| it.iter().any(stays));
+            let others = map.nodes.keys().filter(|other| stays(other) && !voters.contains(other));
+            let others: Vec<_> = others.map(u64::to_string).collect();
+            // Without such nodes, it is the last one, as the map says itself.
+            if !is_out && !goes_on && !others.is_empty() {
+                return Err(ClusterError::Refused(format!(
+                    "group {} would have no voter without node {id}: let each node join again that \
+                     has not finished joining (node {})",
+                    group.number,
+                    others.join(", node ")
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Makes a node a voter of a group that this one leads, once it has the log. Goes on although
@@ -201,7 +243,7 @@ impl<T: PeerTransport> Node<T> {
             // waited for may be made too.
             node.check_wanted(&group, id).await?;
             added?;
-            group.add_voter(id).await
+            group.add_voter(&node, id).await
         })
         .await
     }
@@ -212,8 +254,15 @@ impl<T: PeerTransport> Node<T> {
         let Some(map) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
-        let is_fresh = self.catch_up(&map).await;
-        is_fresh.map_err(|_| ClusterError::NotLeader { leader: None })?;
+        // One that has stopped here knows no leader that could be waited for.
+        let is_running = map.check_running();
+        let is_fresh = if is_running.is_ok() { self.catch_up(&map).await } else { is_running };
+        is_fresh.map_err(|failure| match failure {
+            ClusterError::Busy => failure,
+            ClusterError::Failed(_) | ClusterError::Stopped(_) => of_group(MAP_GROUP, &failure),
+            // The leader of the map may be another one than that of this group.
+            _ => ClusterError::NotLeader { leader: None },
+        })?;
         if map.map().removed.contains(&id) {
             if group.metrics().membership_config.membership().learner_ids().any(|it| it == id) {
                 group.remove_member(id).await?;
@@ -248,56 +297,11 @@ impl<T: PeerTransport> Node<T> {
         loop {
             match self.change_map(change.clone()).await {
                 Err(ClusterError::NotLeader { .. }) if left > 0 => left -= 1,
+                Err(ClusterError::Unknown) => return Err(unfinished()),
                 changed => return changed,
             }
             tokio::time::sleep(PAUSE).await;
         }
-    }
-
-    /// Has the leader of a group do something.
-    pub(crate) async fn at_leader(
-        self: &Arc<Self>,
-        group: u64,
-        request: impl Fn() -> PeerRequest,
-    ) -> Result<PeerAnswer, ClusterError> {
-        self.at_leader_from(group, None, request, SHORT_TIME * 2).await
-    }
-
-    /// Does the same, and asks the node at an address who leads, as long as this one does not know.
-    /// The request may be made several times.
-    async fn at_leader_from(
-        self: &Arc<Self>,
-        number: u64,
-        seed: Option<&str>,
-        request: impl Fn() -> PeerRequest,
-        time: Duration,
-    ) -> Result<PeerAnswer, ClusterError> {
-        let mine = &self.options.addresses.cluster;
-        let known = self.group(number).and_then(|group| group.leader());
-        let known = known.and_then(|leader| self.address_of(leader));
-        let mut next = known.or_else(|| seed.map(str::to_owned));
-        let mut last = ClusterError::NotLeader { leader: None };
-        let until = Instant::now() + time;
-        while Instant::now() < until {
-            let address = next.take().or_else(|| seed.map(str::to_owned));
-            let address = address.unwrap_or_else(|| mine.clone());
-            let mut connection = self.network(number).connection(&address);
-            match connection.ask(&request(), SHORT_TIME).await {
-                Ok(PeerAnswer::AskLeader { leader, address }) => {
-                    next = address;
-                    last = ClusterError::NotLeader { leader };
-                }
-                Ok(PeerAnswer::Refused(reason)) => return Err(ClusterError::Refused(reason)),
-                Ok(PeerAnswer::Failed(reason)) => return Err(ClusterError::Failed(reason)),
-                Ok(PeerAnswer::Busy) => last = ClusterError::Busy,
-                Ok(answer) => return Ok(answer),
-                Err(error) => last = unanswered(&address, SHORT_TIME, &error),
-            }
-            if next.is_none() {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        Err(last)
     }
 }
 

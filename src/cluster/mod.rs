@@ -16,6 +16,7 @@
 mod accepting;
 mod admin;
 mod apply;
+mod asking;
 mod backup;
 mod changes;
 mod consensus;

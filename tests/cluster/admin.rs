@@ -95,7 +95,7 @@ fn each_command_says_what_it_has_done_or_what_is_in_the_way() {
         "{balanced}"
     );
     let refusal = refused(&nodes[0], "transfer 1 3");
-    let expected = format!("error: node 3: no answer from {}: ", nodes[2].cluster);
+    let expected = format!("error: group 1: node 3: no answer from {}: ", nodes[2].cluster);
     assert!(refusal.starts_with(&expected), "{refusal}");
     assert!(refused(&nodes[2], "status").starts_with("error: no answer from "));
     assert_eq!(told(&nodes[0], "remove 3"), "done\n");

@@ -3,14 +3,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use openraft::ChangeMembers;
 use tokio::io::DuplexStream;
 use tokio::runtime::Builder;
 
+use crate::cluster::error::ClusterError;
 use crate::cluster::map::{MAP_GROUP, NodeAddresses};
 use crate::cluster::network::PeerTransport;
 use crate::cluster::network::messages::{PeerAnswer, PeerRequest, Recipient};
@@ -20,13 +22,15 @@ use crate::cluster::options::ClusterOptions;
 
 /// How long to wait for what certainly comes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// An address at which nobody listens.
+const GONE: &str = "127.0.0.1:9";
 
 /// The way of the only node to itself.
 #[derive(Clone, Default)]
 struct Loopback {
     node: Arc<Mutex<Option<LoneNode>>>,
-    /// Whether the next change of the map fails.
-    is_failing: Arc<AtomicBool>,
+    /// Number of changes of the map that go wrong next. The last of them is refused.
+    failing: Arc<AtomicUsize>,
 }
 
 type LoneNode = Arc<Node<Loopback>>;
@@ -34,7 +38,10 @@ type LoneNode = Arc<Node<Loopback>>;
 impl PeerTransport for Loopback {
     type Stream = DuplexStream;
 
-    async fn connect(&self, _: &str) -> io::Result<DuplexStream> {
+    async fn connect(&self, address: &str) -> io::Result<DuplexStream> {
+        if address == GONE {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         let (here, there) = tokio::io::duplex(1 << 16);
         self.clone().answer_at(there);
         Ok(here)
@@ -48,8 +55,13 @@ impl PeerNode for Loopback {
 
     async fn answer(&self, recipient: Recipient, group: u64, request: PeerRequest) -> PeerAnswer {
         let is_put = matches!(request, PeerRequest::PutNode { .. });
-        if is_put && self.is_failing.swap(false, Ordering::Relaxed) {
-            return PeerAnswer::Failed("no space left".to_owned());
+        let failing = self.failing.load(Ordering::Relaxed);
+        if is_put && failing > 0 {
+            self.failing.store(failing - 1, Ordering::Relaxed);
+            return match failing {
+                1 => PeerAnswer::Refused("that is another port".to_owned()),
+                _ => PeerAnswer::Failed("no space left".to_owned()),
+            };
         }
         let node = self.node.lock().unwrap().clone();
         match node {
@@ -94,20 +106,20 @@ fn within<R>(work: impl Future<Output = R>) -> R {
 }
 
 #[test]
-fn a_node_announces_itself_again_if_the_leader_has_failed() {
+fn a_node_announces_itself_again_if_the_leader_has_failed_or_another_has_answered() {
     let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
     within(async {
         let node = loopback.start(dir.path(), "127.0.0.1:2").await;
         node.init(1).await.unwrap();
         loopback.stop(node).await;
     });
-    loopback.is_failing.store(true, Ordering::Relaxed);
+    loopback.failing.store(2, Ordering::Relaxed);
     within(async {
         let node = loopback.start(dir.path(), "127.0.0.1:3").await;
         until(|| node.map().nodes.get(&1).is_some_and(|it| it.redis == "127.0.0.1:3")).await;
         loopback.stop(node).await;
     });
-    assert!(!loopback.is_failing.load(Ordering::Relaxed));
+    assert_eq!(loopback.failing.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,9 +131,85 @@ async fn the_only_voter_is_not_removed_and_one_that_has_not_joined_is() {
     let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
     node.at_leader(MAP_GROUP, put).await.unwrap();
     let refusal = node.remove(1).await.unwrap_err().to_string();
-    assert_eq!(refusal, "the last node of a cluster cannot be removed");
+    assert!(refusal.starts_with("group 0 would have no voter without node 1"), "{refusal}");
     node.remove(2).await.unwrap();
     assert!(node.map().nodes.keys().eq([&1]));
+    let refusal = node.remove(1).await.unwrap_err().to_string();
+    assert_eq!(refusal, "the last node of a cluster cannot be removed");
+    loopback.stop(node).await;
+}
+
+/// The join of the second node was interrupted after the group of the map. It does not answer, so
+/// that a mark could not be committed either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_not_marked_that_is_the_only_voter_of_another_group() {
+    let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
+    let node = loopback.start(dir.path(), "127.0.0.1:2").await;
+    node.init(1).await.unwrap();
+    let addresses = NodeAddresses { cluster: GONE.to_owned(), ..Default::default() };
+    let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
+    node.at_leader(MAP_GROUP, put).await.unwrap();
+    let group = node.group(MAP_GROUP).unwrap();
+    group.add_learner(2, GONE.to_owned()).await.unwrap();
+    let raft = group.raft.clone();
+    let adding = tokio::spawn(async move {
+        let change = ChangeMembers::AddVoterIds([2].into());
+        drop(raft.change_membership(change, false).await);
+    });
+    let voters = || group.metrics().membership_config.membership().voter_ids().count();
+    until(|| voters() == 2).await;
+    let ClusterError::Refused(refusal) = node.begin_removal(1).await.unwrap_err() else {
+        panic!("it is not refused");
+    };
+    let expected = "group 1 would have no voter without node 1: let each node join again that has \
+                    not finished joining (node 2)";
+    assert_eq!(refusal, expected);
+    adding.abort();
+    loopback.stop(node).await;
+}
+
+/// The seed of a join may end while the node joins.
+#[test]
+fn a_node_looks_for_the_leader_beyond_its_seed() {
+    let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
+    within(async {
+        let node = loopback.start(dir.path(), "127.0.0.1:2").await;
+        node.init(1).await.unwrap();
+        let addresses = NodeAddresses { cluster: "127.0.0.1:4".to_owned(), ..Default::default() };
+        let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
+        node.at_leader(MAP_GROUP, put).await.unwrap();
+        until(|| node.group(1).unwrap().leader() == Some(1)).await;
+        let likely = |turn| node.likely_leader(1, Some(GONE), turn);
+        let leader = ("127.0.0.1:1".to_owned(), false);
+        assert_eq!(likely(0), leader);
+        assert_eq!(likely(1), (GONE.to_owned(), false));
+        assert_eq!(likely(2), ("127.0.0.1:4".to_owned(), true));
+        assert_eq!(likely(3), leader);
+        loopback.stop(node).await;
+    });
+    // It knows no leader when it begins to ask.
+    within(async {
+        let node = loopback.start(dir.path(), "127.0.0.1:2").await;
+        let asked = node.at_leader_from(1, Some(GONE), || PeerRequest::ReadIndex, PATIENCE).await;
+        assert!(matches!(asked, Ok(PeerAnswer::ReadIndex(_))), "{asked:?}");
+        loopback.stop(node).await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_not_added_hears_why() {
+    let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
+    let node = loopback.start(dir.path(), "127.0.0.1:2").await;
+    node.init(1).await.unwrap();
+    let add = || PeerRequest::AddMember { id: 2, address: GONE.to_owned() };
+    let failure = node.at_leader(1, add).await.unwrap_err().to_string();
+    let expected = format!("node 1 cannot reach node 2 at {GONE}: ");
+    assert!(failure.starts_with(&expected), "{failure}");
+    let map = node.group(MAP_GROUP).unwrap();
+    map.stop().await;
+    until(|| map.check_running().is_err()).await;
+    let failure = node.at_leader(1, add).await.unwrap_err().to_string();
+    assert!(failure.starts_with("group 0: this node does not take part: "), "{failure}");
     loopback.stop(node).await;
 }
 

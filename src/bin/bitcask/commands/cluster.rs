@@ -300,8 +300,14 @@ fn shown(status: &NodeStatus) -> Vec<String> {
             .slots
             .map_or_else(|| "the map".to_owned(), |(first, last)| format!("slots {first}-{last}"));
         let leader = group.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+        // A node that joins the group, and does not vote yet.
+        let learners = match &*group.learners {
+            [] => String::new(),
+            learners => format!(", learners {learners:?}"),
+        };
         lines.push(format!(
-            "  group {}: {slots}, {}, leader {leader}, term {}, voters {:?}, applied {} of {}, keys {}",
+            "  group {}: {slots}, {}, leader {leader}, term {}, voters {:?}{learners}, \
+             applied {} of {}, keys {}",
             group.number,
             group.role.name(),
             group.term,
@@ -355,4 +361,25 @@ fn failed(error: &ClusterError) -> Failure {
         _ => "`bitcask cluster status` shows how the cluster is",
     };
     Failure::store(error.to_string(), advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_names_the_nodes_that_do_not_vote_yet() {
+        let line = |learners: &[u64]| {
+            let status = serde_json::json!({
+                "id": 1, "version": "", "shards": 1, "nodes": [],
+                "groups": [{
+                    "number": 0, "role": "Leader", "leader": 1, "term": 1, "voters": [1],
+                    "learners": learners, "replicated": [], "transfers": [], "keys": 0, "size": 0,
+                }],
+            });
+            shown(&serde_json::from_value(status).unwrap()).pop().unwrap()
+        };
+        assert!(line(&[2]).contains(", voters [1], learners [2], applied - of -, "));
+        assert!(line(&[]).contains(", voters [1], applied - of -, "));
+    }
 }
