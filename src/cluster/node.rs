@@ -27,7 +27,7 @@ pub(crate) struct Node<T> {
     pub(crate) transport: T,
     /// Lock 9: the groups. Held for a moment.
     groups: Mutex<NodeGroups>,
-    /// Lock 0, before the groups: the turn to found or to join a cluster.
+    /// Lock 0, before the groups: the turn to found or to join a cluster, or to mark a removal.
     pub(super) founding: AsyncMutex<()>,
     /// Lock 9: snapshots that are being received, by group. A new one replaces the one before.
     pub(super) receiving: Mutex<SnapshotsByGroup>,
