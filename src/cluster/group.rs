@@ -157,8 +157,8 @@ impl RaftGroup {
         leader_of(&self.raft.metrics().borrow())
     }
 
-    /// Takes entries, or a heartbeat, of a leader that a majority answered some milliseconds ago, if
-    /// one has. Returns the answer, and whether all is applied that this leader has committed.
+    /// Takes entries, or a heartbeat, of a leader that a majority answered some milliseconds ago,
+    /// if one has. Returns the answer, and whether all is applied that this leader has committed.
     pub(super) async fn append(
         &self,
         rpc: AppendEntriesRequest<Consensus>,

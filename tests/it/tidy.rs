@@ -502,6 +502,7 @@ fn features_are_named_in_few_files() {
         "src/resp/options.rs",
         "src/resp/replicated.rs",
         "src/server/mod.rs",
+        "src/store/admin/backup.rs",
         // The program has commands that depend on features, and says which features it has.
         "src/bin/bitcask/args.rs",
         "src/bin/bitcask/commands/bench/mod.rs",
