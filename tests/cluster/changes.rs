@@ -34,18 +34,7 @@ struct Copy {
 
 impl Copy {
     fn receive(&mut self, event: SentEvent) {
-        match &*event.name {
-            "put" => {
-                let key = text(&event.data, "key").unwrap().to_owned();
-                self.begun.push((key, text(&event.data, "value").map(str::to_owned)));
-            }
-            "delete" => self.begun.push((text(&event.data, "key").unwrap().to_owned(), None)),
-            "position" => assert!(self.begun.is_empty(), "a position within an entry"),
-            _ => panic!("{event:?}"),
-        }
-        let continues = event.data.get("batch_continues").is_some();
-        assert_eq!(event.id.is_none(), continues, "{event:?}");
-        let Some(id) = event.id else { return };
+        let Some(id) = event.add_to(&mut self.begun) else { return };
         self.position = Some(id);
         self.entries += usize::from(!self.begun.is_empty());
         for (key, value) in std::mem::take(&mut self.begun) {

@@ -79,6 +79,23 @@ impl EventStream {
     }
 }
 
+impl SentEvent {
+    /// Adds the event to the changes of an entry that has begun. Returns the position behind the
+    /// entry if this is its last event.
+    pub(crate) fn add_to(self, begun: &mut Vec<(String, Option<String>)>) -> Option<String> {
+        let field = |name| text(&self.data, name).unwrap().to_owned();
+        match &*self.name {
+            "put" => begun.push((field("key"), Some(field("value")))),
+            "delete" => begun.push((field("key"), None)),
+            "position" => assert!(begun.is_empty(), "a position within an entry"),
+            _ => panic!("{self:?}"),
+        }
+        let continues = self.data.get("batch_continues").is_some();
+        assert_eq!(self.id.is_none(), continues, "{self:?}");
+        self.id
+    }
+}
+
 pub(crate) fn text<'a>(data: &'a Json, name: &str) -> Option<&'a str> {
     data.get(name).and_then(Json::as_str)
 }
@@ -161,19 +178,7 @@ impl FeedCopy {
     }
 
     fn receive(&mut self, event: SentEvent) {
-        match &*event.name {
-            "put" => {
-                let key = text(&event.data, "key").unwrap().to_owned();
-                let value = text(&event.data, "value").unwrap().to_owned();
-                self.begun.push((key, Some(value)));
-            }
-            "delete" => self.begun.push((text(&event.data, "key").unwrap().to_owned(), None)),
-            "position" => assert!(self.begun.is_empty(), "a position within an entry"),
-            _ => panic!("{event:?}"),
-        }
-        let continues = event.data.get("batch_continues").is_some();
-        assert_eq!(event.id.is_none(), continues, "{event:?}");
-        let Some(id) = event.id else { return };
+        let Some(id) = event.add_to(&mut self.begun) else { return };
         self.position = Some(id);
         let is_transfer = self.balances().len() as u64 == ACCOUNTS
             && self.begun.iter().any(|(key, _)| key.starts_with(BANK));
