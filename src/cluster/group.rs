@@ -231,7 +231,7 @@ impl RaftGroup {
     /// accepted once.
     pub(super) async fn write_again(&self, request: Request) -> Result<Answered, ClusterError> {
         check_size_within(&request, REQUEST_SIZE_MAX + RENAMED_MAX)?;
-        self.must_lead()?;
+        self.await_lead().await?;
         let (done, answer) = oneshot::channel();
         let waiting = WaitingRequest { request, done };
         self.writes.try_send(waiting).map_err(|_| ClusterError::Busy)?;
@@ -245,7 +245,7 @@ impl RaftGroup {
     /// Waits until this node has applied everything that was acknowledged before this call. What is
     /// read afterwards is not stale.
     pub(crate) async fn read_index(&self) -> Result<(), ClusterError> {
-        self.must_lead()?;
+        self.await_lead().await?;
         let (done, answer) = oneshot::channel();
         self.reads.try_send(done).map_err(|_| ClusterError::Busy)?;
         match tokio::time::timeout(PATIENCE, answer).await {
@@ -260,8 +260,13 @@ impl RaftGroup {
     pub(super) fn must_lead(&self) -> Result<(), ClusterError> {
         let metrics = self.raft.metrics();
         must_lead(&metrics.borrow())?;
-        let is_yielding = self.handing_over.are_under_way();
+        let is_yielding = self.handing_over.is_under_way();
         if is_yielding { Err(ClusterError::NotLeader { leader: None }) } else { Ok(()) }
+    }
+
+    /// Returns whether each request that has come is on its way into the log.
+    pub(super) fn is_nothing_waiting(&self) -> bool {
+        self.writes.capacity() == WAITING_MAX
     }
 
     /// Builds a snapshot, after which openraft purges the log before it.

@@ -1,12 +1,18 @@
 //! Handing the lead of a group over.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::raft::AppendEntriesRequest;
+use openraft::{CommittedLeaderId, LogId, Vote};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::error::ClusterError;
-use super::group::{GroupMetrics, RaftGroup, leader_of, stopped};
+use super::group::{GroupMetrics, RaftGroup, leader_of, must_lead, stopped};
+use super::group_members::finished;
 use super::network::PeerTransport;
 use super::network::messages::PeerRequest;
 use super::node::Node;
@@ -15,6 +21,16 @@ use super::node::Node;
 const ELECTION_TIME: Duration = Duration::from_secs(3);
 /// How often a leader looks whether the next one has caught up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Time for another node to note that the lead is handed over.
+const RELEASE_TIME: Duration = Duration::from_millis(500);
+/// How long requests wait for a leader that is being elected.
+const VOTE_TIME: Duration = Duration::from_secs(1);
+/// Time for another node to be elected, when this one stops.
+const LEAD_TIME: Duration = Duration::from_secs(5);
+/// Maximum number of leads that are handed over at the same time.
+const HANDED_AT_ONCE: usize = 16;
+/// How long ago a majority may have answered a leader that hands the lead over.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
 /// Number of entries that a node may lack that is to become the leader.
 const BEHIND_MAX: u64 = 1000;
 /// How often a node tries to become the leader.
@@ -31,7 +47,6 @@ impl RaftGroup {
             let mut last_term = None;
             match self.leader() {
                 Some(leader) if leader == me => return Ok(()),
-                // The others elect nobody as long as they hear of a leader.
                 Some(leader) => {
                     drop(node.at_leader(self.number, || PeerRequest::Yield { to: me }).await?);
                     if self.leader() != Some(leader) {
@@ -54,105 +69,207 @@ impl RaftGroup {
         Err(ClusterError::NotLeader { leader: self.leader() })
     }
 
-    /// Takes no requests as a leader until another node has the whole log, and then keeps quiet
-    /// until the others may elect it. After that time, everything is as before.
-    pub(super) async fn yield_lead(self: &Arc<Self>, to: u64) -> Result<(), ClusterError> {
+    /// Takes no requests as a leader until another node has the whole log, and then has the others
+    /// ready to elect that one at once.
+    pub(super) async fn yield_lead<T: PeerTransport>(
+        self: &Arc<Self>,
+        node: &Arc<Node<T>>,
+        to: u64,
+    ) -> Result<(), ClusterError> {
+        let (group, node) = (Arc::clone(self), Arc::clone(node));
+        finished(async move { group.hand_over(&node, to).await }).await
+    }
+
+    async fn hand_over<T: PeerTransport>(
+        &self,
+        node: &Arc<Node<T>>,
+        to: u64,
+    ) -> Result<(), ClusterError> {
         self.must_lead()?;
-        let is_voter = |metrics: &GroupMetrics| {
-            metrics.membership_config.membership().voter_ids().any(|voter| voter == to)
-        };
-        if !is_voter(&self.metrics()) {
+        let metrics = self.metrics();
+        if !metrics.membership_config.membership().voter_ids().any(|voter| voter == to) {
             let reason = format!("node {to} does not vote in the group: only a voter can lead");
             return Err(ClusterError::Failed(reason));
         }
-        // A node that has been elected meanwhile would silence itself, and lose the lead again.
-        if to == self.metrics().id {
+        // It has been elected meanwhile.
+        if to == metrics.id {
             return Ok(());
         }
-        let lacks = || {
-            let metrics = self.metrics();
-            let found = metrics.replication.as_ref().and_then(|all| all.get(&to).copied());
-            let has = found.flatten().map_or(0, |at| at.index + 1);
-            metrics.last_log_index.map_or(0, |last| last + 1).saturating_sub(has)
-        };
-        if lacks() > BEHIND_MAX {
+        let lacking = lacking(&metrics, to)?;
+        if lacking > BEHIND_MAX {
             return Err(ClusterError::Failed(format!(
-                "node {to} lacks {} entries of the group: wait until it has caught up",
-                lacks()
+                "node {to} lacks {lacking} entries of the group: wait until it has caught up"
             )));
         }
-        let quiet = Duration::from_millis(self.raft.config().election_timeout_max);
-        let began = Instant::now();
-        let number = self.handing_over.begin();
-        let group = Arc::clone(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(quiet * 2).await;
-            group.end_hand_over(number);
-        });
-        while lacks() > 0 {
-            if began.elapsed() > quiet {
-                self.end_hand_over(number);
+        let Some(_turn) = self.handing_over.begin() else { return Err(ClusterError::Busy) };
+        self.await_rest(to).await?;
+        self.release(node, to).await
+    }
+
+    /// Waits until nothing is under way in the group, and a node has the whole log.
+    async fn await_rest(&self, to: u64) -> Result<(), ClusterError> {
+        let patience = Duration::from_millis(self.raft.config().election_timeout_max);
+        let until = Instant::now() + patience;
+        let mut rested_at = None;
+        loop {
+            let metrics = self.metrics();
+            let last = metrics.last_log_index;
+            let is_at_rest = lacking(&metrics, to)? == 0
+                && metrics.last_applied.map(|at| at.index) == last
+                && self.is_nothing_waiting();
+            // What waits is on its way into the log for a moment in which nobody sees it.
+            if is_at_rest && rested_at == Some(last) {
+                return Ok(());
+            }
+            rested_at = is_at_rest.then_some(last);
+            if Instant::now() > until {
                 return Err(ClusterError::Failed(format!("node {to} does not catch up")));
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        // This node may have been halted for so long that the time has ended. Nobody would switch
-        // the heartbeats on again.
-        if !self.handing_over.during(number, || self.raft.runtime_config().heartbeat(false)) {
-            let reason = format!("the time to hand the lead over to node {to} has ended");
-            return Err(ClusterError::Failed(reason));
-        }
-        tokio::time::sleep(quiet).await;
-        Ok(())
     }
 
-    /// Takes requests again, and sends heartbeats, unless a later hand-over has begun.
-    fn end_hand_over(&self, number: u64) {
-        self.handing_over.end(number, || self.raft.runtime_config().heartbeat(true));
+    /// Has this node and the others give up the leader that they have. They elect nobody else as
+    /// long as they count on it. They count on it no more when they have heard of a later vote: as
+    /// in a message of the node that is to lead, which comes before its election. It fits no log, so
+    /// it changes nothing else.
+    async fn release<T: PeerTransport>(
+        &self,
+        node: &Arc<Node<T>>,
+        to: u64,
+    ) -> Result<(), ClusterError> {
+        let metrics = self.metrics();
+        must_lead(&metrics)?;
+        let at = metrics.vote.leader_id;
+        let message = move || AppendEntriesRequest {
+            vote: Vote::new(at.term + 1, to),
+            prev_log_id: Some(LogId::new(CommittedLeaderId::new(at.term, at.node_id), u64::MAX)),
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let mut asking = JoinSet::new();
+        for (id, member) in membership.nodes() {
+            if voters.contains(id) && ![to, metrics.id].contains(id) {
+                let mut connection =
+                    node.network(self.number).connection_to(Some(*id), &member.addr);
+                asking.spawn(async move {
+                    drop(connection.ask(&PeerRequest::Append(message(), None), RELEASE_TIME).await);
+                });
+            }
+        }
+        // Without a majority, the election takes as long as without a hand-over.
+        asking.join_all().await;
+        let released = self.raft.append_entries(message()).await;
+        released.map(drop).map_err(|error| stopped(&error))
+    }
+
+    /// Waits for the leader that is being elected, as long as that takes after a hand-over. Returns
+    /// an error if this node does not lead.
+    pub(super) async fn await_lead(&self) -> Result<(), ClusterError> {
+        let is_open =
+            |metrics: &GroupMetrics| !metrics.vote.committed && leader_of(metrics).is_none();
+        if self.handing_over.is_under_way() || is_open(&self.raft.metrics().borrow()) {
+            let mut metrics = self.raft.metrics();
+            let elected = async {
+                self.handing_over.ended().await;
+                // If the group has ended, the next look says so.
+                drop(metrics.wait_for(|metrics| !is_open(metrics)).await);
+            };
+            drop(tokio::time::timeout(VOTE_TIME, elected).await);
+        }
+        self.must_lead()
     }
 }
 
-/// The hand-overs of a group's lead, of which the last may be under way.
+impl<T: PeerTransport> Node<T> {
+    /// Has other nodes lead what this one leads, as far as they can. So nobody has to wait for
+    /// elections when it stops.
+    pub(crate) async fn hand_leads_over(self: &Arc<Self>) {
+        let mut handing = JoinSet::new();
+        for (turn, group) in self.all_groups().into_iter().enumerate() {
+            if handing.len() >= HANDED_AT_ONCE {
+                handing.join_next().await;
+            }
+            let node = Arc::clone(self);
+            handing.spawn(async move { node.hand_lead_over(&group, turn).await });
+        }
+        handing.join_all().await;
+    }
+
+    /// Has another node lead a group, if this one leads it, and the others answer it. Which node
+    /// that is depends on the turn.
+    pub(super) async fn hand_lead_over(&self, group: &RaftGroup, turn: usize) {
+        let mut successors = self.successors(group);
+        if successors.is_empty() {
+            return;
+        }
+        let (id, address) = successors.swap_remove(turn % successors.len());
+        let mut connection = self.network(group.number).connection_to(Some(id), &address);
+        // If it fails, the group elects somebody as soon as it misses this node.
+        drop(connection.ask(&PeerRequest::Lead, LEAD_TIME).await);
+    }
+
+    /// Returns the nodes that can lead a group instead of this one, with their addresses.
+    fn successors(&self, group: &RaftGroup) -> Vec<(u64, String)> {
+        let (metrics, map) = (group.metrics(), self.map());
+        // Without a majority, a hand-over would fail.
+        if group.quorum_age(&metrics).is_none_or(|age| age > QUORUM_AGE_MAX) {
+            return Vec::new();
+        }
+        let can_lead = |id: &u64| {
+            *id != metrics.id
+                && !self.is_silent(*id)
+                && !map.removed.contains(id)
+                && lacking(&metrics, *id).is_ok_and(|lacking| lacking <= BEHIND_MAX)
+        };
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().filter(can_lead).collect();
+        let nodes = membership.nodes().filter(|(id, _)| voters.contains(id));
+        nodes.map(|(id, node)| (*id, node.addr.clone())).collect()
+    }
+}
+
+/// Returns how many entries of a leader's log another node lacks.
+fn lacking(metrics: &GroupMetrics, node: u64) -> Result<u64, ClusterError> {
+    must_lead(metrics)?;
+    let at = metrics.replication.as_ref().and_then(|all| all.get(&node).copied()).flatten();
+    let last = metrics.last_log_index.map_or(0, |last| last + 1);
+    Ok(last.saturating_sub(at.map_or(0, |at| at.index + 1)))
+}
+
+/// Whether a node hands the lead of a group over. Only one hand-over is under way at a time.
 #[derive(Debug, Default)]
 pub(super) struct HandOvers {
-    /// Lock 9: the number of the last one, and whether it is under way.
-    last: Mutex<(u64, bool)>,
+    is_under_way: watch::Sender<bool>,
+}
+
+/// A hand-over that is under way. It ends when this is dropped.
+struct HandOver<'a>(&'a watch::Sender<bool>);
+
+impl Drop for HandOver<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl HandOvers {
-    fn last(&self) -> MutexGuard<'_, (u64, bool)> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn is_under_way(&self) -> bool {
+        *self.is_under_way.borrow()
     }
 
-    pub(super) fn are_under_way(&self) -> bool {
-        self.last().1
+    /// Begins one, unless another is under way.
+    fn begin(&self) -> Option<HandOver<'_>> {
+        let has_begun = |is_under_way: &mut bool| !std::mem::replace(is_under_way, true);
+        self.is_under_way.send_if_modified(has_begun).then(|| HandOver(&self.is_under_way))
     }
 
-    /// Begins one, which takes the place of the one before. Returns its number.
-    fn begin(&self) -> u64 {
-        let mut last = self.last();
-        *last = (last.0 + 1, true);
-        last.0
-    }
-
-    /// Does something if this one is under way, and returns whether it is. It does not end
-    /// meanwhile.
-    fn during(&self, number: u64, work: impl FnOnce()) -> bool {
-        let last = self.last();
-        let is_under_way = *last == (number, true);
-        if is_under_way {
-            work();
-        }
-        is_under_way
-    }
-
-    /// Ends one, and does what belongs to its end, unless another has taken its place.
-    fn end(&self, number: u64, ended: impl FnOnce()) {
-        let mut last = self.last();
-        if *last == (number, true) {
-            last.1 = false;
-            ended();
-        }
+    /// Waits until none is under way.
+    async fn ended(&self) {
+        let mut is_under_way = self.is_under_way.subscribe();
+        // It ends with the group.
+        drop(is_under_way.wait_for(|is_under_way| !is_under_way).await);
     }
 }
 
@@ -160,35 +277,16 @@ impl HandOvers {
 mod tests {
     use super::*;
 
-    /// The first did not come to anything, and its time ends in the middle of the second.
-    #[test]
-    fn the_time_of_a_hand_over_does_not_end_a_later_one() {
-        let (hand_overs, mut ended) = (HandOvers::default(), Vec::new());
-        let first = hand_overs.begin();
-        hand_overs.end(first, || ended.push(first));
-        assert!(!hand_overs.are_under_way());
-        let second = hand_overs.begin();
-        hand_overs.end(first, || ended.push(first));
-        assert!(hand_overs.are_under_way());
-        hand_overs.end(second, || ended.push(second));
-        hand_overs.end(second, || ended.push(second));
-        assert!(!hand_overs.are_under_way());
-        assert_eq!(ended, [first, second]);
-    }
-
-    /// The node was halted between the last look at the next leader and its silence.
-    #[test]
-    fn a_hand_over_whose_time_has_ended_silences_nobody() {
-        let (hand_overs, mut heartbeats) = (HandOvers::default(), true);
-        let first = hand_overs.begin();
-        hand_overs.end(first, || heartbeats = true);
-        assert!(!hand_overs.during(first, || heartbeats = false));
-        let second = hand_overs.begin();
-        assert!(!hand_overs.during(first, || heartbeats = false));
-        assert!(heartbeats);
-        assert!(hand_overs.during(second, || heartbeats = false));
-        assert!(!heartbeats);
-        hand_overs.end(second, || heartbeats = true);
-        assert!(heartbeats);
+    #[tokio::test]
+    async fn one_hand_over_is_under_way_at_a_time() {
+        let hand_overs = HandOvers::default();
+        hand_overs.ended().await;
+        let first = hand_overs.begin().unwrap();
+        assert!(hand_overs.is_under_way() && hand_overs.begin().is_none());
+        // The second attempt has not ended the first.
+        assert!(hand_overs.is_under_way());
+        drop(first);
+        hand_overs.ended().await;
+        assert!(hand_overs.begin().is_some());
     }
 }

@@ -325,9 +325,15 @@ impl<T: PeerTransport> Node<T> {
             PeerRequest::AddMember { id, address } => {
                 self.add_member(&group()?, id, address).await?;
             }
-            PeerRequest::RemoveMember { id } => group()?.remove_member(id).await?,
+            PeerRequest::RemoveMember { id } => {
+                let group = group()?;
+                if id == self.options.id {
+                    self.hand_lead_over(&group, 0).await;
+                }
+                group.remove_member(id).await?;
+            }
             PeerRequest::Lead => group()?.lead(self).await?,
-            PeerRequest::Yield { to } => group()?.yield_lead(to).await?,
+            PeerRequest::Yield { to } => group()?.yield_lead(self, to).await?,
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,
             PeerRequest::Write(request) => return self.answer_write(&*group()?, request).await,
             PeerRequest::ReadIndex => return self.answer_read_index(&*group()?).await,

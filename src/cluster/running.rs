@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::accepting::serve_each;
 use super::changes::ClusterChanges;
@@ -28,6 +29,8 @@ use crate::store::Bitcask;
 
 /// Time in which the tasks of a node that is stopped have to end.
 const END_TIME: Duration = Duration::from_secs(10);
+/// Time in which a node that is about to stop hands over what it leads.
+const HAND_OVER_TIME: Duration = Duration::from_secs(10);
 
 /// A node of a cluster. It has threads of its own, and takes part until it is dropped.
 ///
@@ -107,6 +110,29 @@ impl ClusterNode {
     /// What the other nodes answer.
     pub fn remove(&self, id: u64) -> Result<(), ClusterError> {
         self.run(self.node.remove(id))
+    }
+
+    /// Has other nodes lead the shards that this one leads, as far as they can. Call this before
+    /// you stop a node: clients then wait for a moment, and not until the others miss it. Takes
+    /// some seconds at most.
+    ///
+    /// ```no_run
+    /// use bitcask::cluster::{ClusterNode, ClusterOptions};
+    ///
+    /// # fn main() -> Result<(), bitcask::cluster::ClusterError> {
+    /// let node = ClusterNode::start(ClusterOptions::new(1, "/var/lib/bitcask", "a long secret"))?;
+    /// // Until the program is to end.
+    /// node.hand_leads_over();
+    /// drop(node);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hand_leads_over(&self) {
+        if let Some(runtime) = &self.runtime {
+            let handed_over = self.node.hand_leads_over();
+            // What is not handed over by then fails over.
+            drop(runtime.block_on(async { timeout(HAND_OVER_TIME, handed_over).await }));
+        }
     }
 
     /// Returns what this node knows of the cluster and of its groups.
@@ -262,7 +288,7 @@ mod tests {
         let running = started(1, &dir);
         running.init(1).unwrap();
         let group = running.node.group(1).unwrap();
-        running.run(group.yield_lead(1)).unwrap();
+        running.run(group.yield_lead(&running.node, 1)).unwrap();
         assert!(matches!(running.run(group.write(Request::Tick)), Ok(Answered::Ticked)));
     }
 

@@ -233,7 +233,7 @@ async fn a_node_is_added_though_nobody_waits_for_it() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     // It cannot be elected, so the group would do without a leader for nothing.
-    let refusal = group.yield_lead(2).await.unwrap_err().to_string();
+    let refusal = group.yield_lead(&node, 2).await.unwrap_err().to_string();
     assert!(refusal.starts_with("node 2 does not vote"), "{refusal}");
     while group.read_index().await.is_err() {
         assert!(Instant::now() < ends, "the group has lost its majority");

@@ -4,6 +4,7 @@
 mod applying;
 mod bytes;
 pub(crate) mod chance;
+mod leads;
 mod lending;
 mod members;
 mod pairs;

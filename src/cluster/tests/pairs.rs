@@ -18,7 +18,7 @@ use crate::cluster::node::Node;
 use crate::cluster::options::ClusterOptions;
 use crate::resp::CommandsRequest;
 
-async fn started(id: u64, dir: &TempDir) -> Arc<Node<Tcp>> {
+pub(super) async fn started(id: u64, dir: &TempDir) -> Arc<Node<Tcp>> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = ClusterOptions::new(id, dir.path().join(id.to_string()), "secret");
     let options = options.listen(listener.local_addr().unwrap().to_string()).forward(true);

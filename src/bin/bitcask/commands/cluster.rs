@@ -113,6 +113,8 @@ impl ClusterArgs {
         {
             std::thread::sleep(LOOK_INTERVAL);
         }
+        // Clients still find this node, which tells them who leads now.
+        node.hand_leads_over();
         let ended = redis.map_or(Ok(()), RunningPort::end);
         drop(node);
         ended.map(|()| Exit::Done)
