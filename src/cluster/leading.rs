@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::raft::AppendEntriesRequest;
 use openraft::{CommittedLeaderId, LogId, Vote};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -173,6 +173,8 @@ impl RaftGroup {
         if self.handing_over.is_under_way() || is_open(&self.raft.metrics().borrow()) {
             let mut metrics = self.raft.metrics();
             let elected = async {
+                // Whoever has come first goes on first.
+                let _turn = self.handing_over.turn.lock().await;
                 self.handing_over.ended().await;
                 // If the group has ended, the next look says so.
                 drop(metrics.wait_for(|metrics| !is_open(metrics)).await);
@@ -243,6 +245,8 @@ fn lacking(metrics: &GroupMetrics, node: u64) -> Result<u64, ClusterError> {
 #[derive(Debug, Default)]
 pub(super) struct HandOvers {
     is_under_way: watch::Sender<bool>,
+    /// Lock 0, with no other lock: the turn to wait for an election.
+    turn: AsyncMutex<()>,
 }
 
 /// A hand-over that is under way. It ends when this is dropped.
