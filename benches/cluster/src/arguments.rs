@@ -17,11 +17,12 @@ tasks:
   write         writes keys at random
   read          reads keys at random
   failover      writes one key, kills the node that leads it, and writes until that succeeds again
+  stop          writes one key, asks the node that leads it to end, and writes until it has ended
 
 options:
   --system NAME     bitcask, redis or etcd
   --nodes A,B,C     the addresses of all nodes, where clients reach them
-  --pids A,B,C      the processes of these nodes, of which `failover` kills one
+  --pids A,B,C      the processes of these nodes, of which `failover` kills one, or `stop` stops
   --clients N       how many clients there are (1)
   --keys N          how many keys there are (10000)
   --value-size B    bytes of a value (100)
@@ -36,6 +37,7 @@ pub(crate) enum Task {
     Write,
     Read,
     Failover,
+    Stop,
 }
 
 /// Whose nodes these are.
@@ -80,6 +82,7 @@ impl Arguments {
                         "write" => Task::Write,
                         "read" => Task::Read,
                         "failover" => Task::Failover,
+                        "stop" => Task::Stop,
                         other => return Err(format!("no task is called {other}").into()),
                     });
                 }
@@ -114,7 +117,7 @@ impl Arguments {
         if nodes.is_empty() || clients == 0 || keys == 0 {
             return Err("there must be nodes, clients and keys".into());
         }
-        if task == Task::Failover && pids.len() != nodes.len() {
+        if matches!(task, Task::Failover | Task::Stop) && pids.len() != nodes.len() {
             return Err("each node needs its process".into());
         }
         let system = system.ok_or("which system?")?;

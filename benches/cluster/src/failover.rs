@@ -1,4 +1,5 @@
-//! The time from the death of a leader until its keys can be written again.
+//! The time from the death of a leader until its keys can be written again, and the pause for which
+//! they cannot be written when it is stopped.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -18,6 +19,8 @@ const WRITES: u64 = 200;
 const ATTEMPT_MAX: Duration = Duration::from_millis(100);
 /// Pause after an attempt that has failed.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long writes go on after the process has ended.
+const AFTER: Duration = Duration::from_secs(1);
 /// How long a failover may take.
 const FAILOVER_MAX: Duration = Duration::from_secs(90);
 
@@ -34,9 +37,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Value, Failure> {
     // The replica of a Redis master has none of its own when it takes over.
     client.wait_for_no_replica();
     let killed = Instant::now();
-    if !Command::new("kill").args(["-9", &pid.to_string()]).status()?.success() {
-        return Err(format!("process {pid} cannot be killed").into());
-    }
+    signal("-KILL", pid)?;
     // A write that a dying process still acknowledges would look like a fast failover.
     while TcpStream::connect(address).await.is_ok() {
         sleep(Duration::from_millis(1)).await;
@@ -60,4 +61,54 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Value, Failure> {
         sleep(PAUSE).await;
     }
     Err(format!("no write succeeds: {failures:?}").into())
+}
+
+/// Writes one key while the node that leads it is asked to end, and returns the longest time between
+/// two writes that succeeded.
+pub(crate) async fn stop(arguments: &Arguments) -> Result<Value, Failure> {
+    let mut client = Client::connect(arguments).await?;
+    let key = arguments.key(arguments.seed);
+    let value = arguments.value(&key);
+    for _ in 0..WRITES {
+        client.put(&key, &value).await?;
+    }
+    let leader = client.node_of(&key);
+    let (address, pid) = (&arguments.nodes[leader], arguments.pids[leader]);
+    let mut written = Instant::now();
+    let (mut ended, mut pause) = (None, Duration::ZERO);
+    let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+    signal("-TERM", pid)?;
+    while written.elapsed() < FAILOVER_MAX {
+        let failure = match timeout(ATTEMPT_MAX, client.put(&key, &value)).await {
+            Ok(Ok(())) => {
+                pause = pause.max(written.elapsed());
+                written = Instant::now();
+                if TcpStream::connect(address).await.is_err() {
+                    let ended: Instant = *ended.get_or_insert(written);
+                    if ended.elapsed() > AFTER {
+                        let milliseconds = pause.as_secs_f64() * 1e3;
+                        return Ok(json!({
+                            "stopped": address,
+                            "milliseconds": milliseconds,
+                            "failures": failures,
+                        }));
+                    }
+                }
+                continue;
+            }
+            Ok(Err(failure)) => failure.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        *failures.entry(failure).or_default() += 1;
+        client.go_elsewhere(&key);
+        sleep(PAUSE).await;
+    }
+    Err(format!("no write succeeds: {failures:?}").into())
+}
+
+fn signal(name: &str, pid: u32) -> Result<(), Failure> {
+    if Command::new("kill").args([name, &pid.to_string()]).status()?.success() {
+        return Ok(());
+    }
+    Err(format!("process {pid} cannot be sent {name}").into())
 }

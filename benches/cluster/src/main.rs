@@ -40,6 +40,7 @@ fn main() {
             Task::Fill => load::fill(&arguments).await,
             Task::Write | Task::Read => load::run(&arguments).await,
             Task::Failover => failover::run(&arguments).await,
+            Task::Stop => failover::stop(&arguments).await,
         }
     });
     match figures {

@@ -227,7 +227,7 @@ enum ClusterCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Makes a node the leader of a group, which accepts nothing for about the time of an election.
+    /// Makes a node the leader of a group. Requests wait for a moment.
     Transfer {
         /// The number of the group.
         group: u64,
