@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::http::{figure, send};
 use crate::processes::{
     CarefulClient, NodeProcess, Tried, addresses, await_equal, await_leaders, cluster, found,
-    leader, stale_client,
+    leader, other_program, stale_client,
 };
 use crate::recorder::{Dice, Fault, survive, times};
 use crate::support::{PATIENCE, patiently};
@@ -62,6 +62,7 @@ fn roll(nodes: &mut [NodeProcess], _: &mut Dice) {
     for at in running(nodes) {
         // Each one hands over what it leads.
         nodes[at].stop();
+        nodes[at].is_other = other_program().is_some() && !nodes[at].is_other;
         nodes[at].start();
         await_leaders(nodes);
     }
@@ -71,6 +72,7 @@ fn roll(nodes: &mut [NodeProcess], _: &mut Dice) {
 fn members_change_and_restart_while_clients_work() {
     let dir = tempfile::tempdir().unwrap();
     let mut nodes: Vec<_> = (1..=5).map(|id| NodeProcess::new(id, dir.path())).collect();
+    nodes.iter_mut().for_each(|node| node.is_other = other_program().is_some());
     found(&mut nodes[..3], SHARDS);
     let mut faults: Vec<Fault> = vec![
         ("a node is added", add),

@@ -12,6 +12,11 @@ use crate::support::{Client, PATIENCE, free_address, patiently};
 /// The secret of all clusters here.
 const SECRET: &str = "a secret of tests";
 
+/// Returns a program of another version, if the environment names one. An upgrade begins with it.
+pub(crate) fn other_program() -> Option<String> {
+    std::env::var("BITCASK_OTHER_PROGRAM").ok()
+}
+
 /// A node as a process, running or not.
 pub(crate) struct NodeProcess {
     pub(crate) id: u64,
@@ -24,6 +29,8 @@ pub(crate) struct NodeProcess {
     pub(crate) variables: Vec<(String, String)>,
     /// Whether it forwards what other nodes lead.
     pub(crate) forwards: bool,
+    /// Whether it runs the other program that the environment names.
+    pub(crate) is_other: bool,
     child: Option<Child>,
 }
 
@@ -40,12 +47,13 @@ impl NodeProcess {
         std::fs::write(dir.join("secret"), SECRET).unwrap();
         let [cluster, redis, http] = addresses;
         let (namespace, variables, child) = (None, Vec::new(), None);
-        let forwards = false;
-        Self { id, cluster, redis, http, dir, namespace, variables, forwards, child }
+        let (forwards, is_other) = (false, false);
+        Self { id, cluster, redis, http, dir, namespace, variables, forwards, is_other, child }
     }
 
     pub(crate) fn start(&mut self) {
-        let program = env!("CARGO_BIN_EXE_bitcask");
+        let other = other_program().filter(|_| self.is_other);
+        let program = other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_bitcask"));
         let mut command = Command::new(if self.namespace.is_some() { "ip" } else { program });
         if let Some(namespace) = &self.namespace {
             command.args(["netns", "exec", namespace, program]);
