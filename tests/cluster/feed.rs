@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::recorder::{ACCOUNTS, BANK, DEPOSIT, Dice};
+use crate::recorder::{ACCOUNTS, BANK, DEPOSIT, Dice, NOTES};
 use crate::support::PATIENCE;
 
 /// An event of the stream.
@@ -199,8 +199,9 @@ impl FeedCopy {
     }
 
     /// Returns what the accounts of the bank hold.
-    fn balances(&self) -> Vec<i64> {
-        let accounts = self.contents.iter().filter(|(key, _)| key.starts_with(BANK));
+    pub(crate) fn balances(&self) -> Vec<i64> {
+        let is_account = |key: &str| key.starts_with(BANK) && !key.starts_with(NOTES);
+        let accounts = self.contents.iter().filter(|(key, _)| is_account(key));
         accounts.map(|(_, value)| value.parse().unwrap()).collect()
     }
 

@@ -2,6 +2,7 @@
 //! behaves like one register, a bank of transfers keeps its sum, no acknowledged write is lost, and
 //! one that follows the changes gets each of them once, in their order.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(crate) const ACCOUNTS: u64 = 4;
 pub(crate) const DEPOSIT: u64 = 100;
 /// What the keys of all accounts begin with.
 pub(crate) const BANK: &str = "{bank}";
+/// What the keys begin with that say of each transfer what it has moved.
+pub(crate) const NOTES: &str = "{bank}:";
 
 /// What is done to the nodes, and its name. The nodes that run in the end have to be well.
 pub(crate) type Fault = (&'static str, fn(&mut [NodeProcess], &mut Dice));
@@ -71,8 +74,8 @@ struct Recorder {
     next_value: AtomicU64,
     /// The keys of all acknowledged writes that are made once, with their values.
     acknowledged: Mutex<Vec<(String, u64)>>,
-    /// Number of acknowledged transfers.
-    transfers: AtomicU64,
+    /// The notes of all transfers whose outcome is known, and whether they were made.
+    transfers: Mutex<Vec<(String, bool)>>,
 }
 
 impl Recorder {
@@ -84,7 +87,7 @@ impl Recorder {
             next_thread: AtomicU64::new(0),
             next_value: AtomicU64::new(1),
             acknowledged: Mutex::default(),
-            transfers: AtomicU64::new(0),
+            transfers: Mutex::default(),
         }
     }
 
@@ -123,7 +126,7 @@ impl Recorder {
         // The first one waits for what a halted node will say. The others go on elsewhere, and
         // change what that node still has.
         client.patience = Duration::from_secs(if seed == 1 { 20 } else { 1 });
-        let (mut acknowledged, mut number) = (Vec::new(), 0);
+        let (mut acknowledged, mut transfers, mut number) = (Vec::new(), Vec::new(), 0);
         let (mut thread, mut last) = (self.thread(), 0);
         loop {
             let round = self.round.load(Ordering::Acquire);
@@ -147,13 +150,15 @@ impl Recorder {
             if client.run(&format!("SET {key} {number}")) == Tried::Reply("OK".to_owned()) {
                 acknowledged.push((key, number));
             }
-            if transfer(&mut client, &mut dice) {
-                self.transfers.fetch_add(1, Ordering::Relaxed);
+            let note = format!("{NOTES}{seed}:{number}");
+            if let Some(is_made) = transfer(&mut client, &mut dice, &note) {
+                transfers.push((note, is_made));
             }
             std::thread::sleep(PAUSE);
         }
         let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(acknowledged);
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner).extend(transfers);
     }
 
     fn write(&self, client: &mut CarefulClient, round: u64, thread: u64) -> bool {
@@ -220,9 +225,7 @@ impl Recorder {
         }
         let is_once = |(key, told): (&String, &Vec<_>)| !key.starts_with("ack:") || told.len() == 1;
         assert!(copy.values.iter().all(is_once), "told twice: {:?}", copy.values);
-        let transfers = self.transfers.load(Ordering::Relaxed);
-        println!("{transfers} transfers, told in {} entries", copy.transfers);
-        assert!(transfers.min(copy.transfers) >= self.histories.len() as u64);
+        self.judge_bank(copy);
         copy.judge_ways(self.histories.len());
         await_equal(nodes);
         for node in nodes.iter().filter(|node| node.pid().is_some()) {
@@ -235,6 +238,30 @@ impl Recorder {
             assert_eq!(size, format!("({})", copy.contents.len()), "node {}", node.id);
         }
     }
+
+    /// Judges the transfers: each was made once, or not at all, as its client was told.
+    fn judge_bank(&self, copy: &FeedCopy) {
+        let transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (note, is_made) in &*transfers {
+            let told = copy.values.get(note).map_or(0, Vec::len);
+            assert_eq!(told, usize::from(*is_made), "{note} was told so often");
+        }
+        let made = transfers.iter().filter(|(_, is_made)| *is_made).count() as u64;
+        println!("{made} transfers, told in {} entries", copy.transfers);
+        assert!(made.min(copy.transfers) >= self.histories.len() as u64);
+        let mut balances = BTreeMap::new();
+        for account in 0..ACCOUNTS {
+            balances.insert(account, i64::try_from(DEPOSIT).unwrap());
+        }
+        for (_, moved) in copy.contents.iter().filter(|(key, _)| key.starts_with(NOTES)) {
+            let moved: Vec<u64> = moved.split('-').map(|it| it.parse().unwrap()).collect();
+            let amount = i64::try_from(moved[2]).unwrap();
+            *balances.get_mut(&moved[0]).unwrap() -= amount;
+            *balances.get_mut(&moved[1]).unwrap() += amount;
+        }
+        let expected: Vec<_> = balances.into_values().collect();
+        assert_eq!(copy.balances(), expected, "the accounts hold what no transfers have moved");
+    }
 }
 
 /// Returns the number that a key holds. At first, it is 0.
@@ -242,9 +269,9 @@ fn number_of(reply: &str) -> u64 {
     if reply == "nil" { 0 } else { reply.trim_matches('\'').parse().unwrap() }
 }
 
-/// Moves money between accounts, unless somebody else has touched them meanwhile. Returns whether
-/// that was acknowledged.
-fn transfer(client: &mut CarefulClient, dice: &mut Dice) -> bool {
+/// Moves money between accounts, unless somebody else has touched them meanwhile, and notes what it
+/// has moved. Returns whether it was made, if that is known.
+fn transfer(client: &mut CarefulClient, dice: &mut Dice, note: &str) -> Option<bool> {
     let (from, to) = (dice.roll(ACCOUNTS), dice.roll(ACCOUNTS));
     let amount = dice.roll(10);
     for line in [
@@ -252,19 +279,20 @@ fn transfer(client: &mut CarefulClient, dice: &mut Dice) -> bool {
         "MULTI",
         &*format!("DECRBY {BANK}{from} {amount}"),
         &*format!("INCRBY {BANK}{to} {amount}"),
+        &*format!("SET {note} {from}-{to}-{amount}"),
         "EXEC",
     ] {
         match client.run_here(line) {
-            // The replies of both commands, or none of them.
+            // The replies of all commands, or none of them.
             Some(Tried::Reply(reply)) if line == "EXEC" && !reply.starts_with("(error)") => {
-                return reply.starts_with('[');
+                return Some(reply.starts_with('['));
             }
             Some(Tried::Reply(reply)) if !reply.starts_with("(error)") => {}
             _ => break,
         }
     }
     client.reconnect();
-    false
+    None
 }
 
 /// Lets the clients end, also if a fault has panicked.
