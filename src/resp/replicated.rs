@@ -97,9 +97,7 @@ pub(crate) struct SharedEntry {
 impl SharedEntry {
     /// Begins with what chance has given the leader.
     pub(crate) fn new(seed: u64) -> Self {
-        // Tests have no room for the usual limit.
-        let memory = if cfg!(test) { ReplyMemory::within(1 << 20) } else { ReplyMemory::default() };
-        Self { chance: SharedChance::new(seed), put_size: 0, memory }
+        Self { chance: SharedChance::new(seed), put_size: 0, memory: ReplyMemory::default() }
     }
 }
 
