@@ -227,11 +227,15 @@ impl RaftGroup {
         self.write_again(request).await
     }
 
-    /// Does the same with a request that another node has checked, or that puts again what was
-    /// accepted once.
+    /// Does the same with a request whose size another node has checked, or that puts again what was
+    /// accepted once. Nothing gets into the log that this node could not apply: a node of another
+    /// version may have sent it.
     pub(super) async fn write_again(&self, request: Request) -> Result<Answered, ClusterError> {
         check_size_within(&request, REQUEST_SIZE_MAX + RENAMED_MAX)?;
         self.must_lead()?;
+        if let Request::Commands(request) = &request {
+            request.check().map_err(ClusterError::Refused)?;
+        }
         let (done, answer) = oneshot::channel();
         let waiting = WaitingRequest { request, done };
         self.writes.try_send(waiting).map_err(|_| ClusterError::Busy)?;
