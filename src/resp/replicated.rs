@@ -66,7 +66,9 @@ impl CommandsRequest {
         };
         let name = args.first().map_or(&b""[..], |name| name);
         let name = String::from_utf8_lossy(name.get(..32).unwrap_or(name)).into_owned();
-        Err(format!("the leader's version of the program cannot run the command {name:?} like this"))
+        Err(format!(
+            "the leader's version of the program cannot run the command {name:?} like this"
+        ))
     }
 }
 
