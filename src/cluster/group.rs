@@ -227,9 +227,9 @@ impl RaftGroup {
         self.write_again(request).await
     }
 
-    /// Does the same with a request whose size another node has checked, or that puts again what was
-    /// accepted once. Nothing gets into the log that this node could not apply: a node of another
-    /// version may have sent it.
+    /// Does the same with a request that another node has checked, or that puts again what was
+    /// accepted once. That node may have another version, so commands that this one cannot apply
+    /// are refused.
     pub(super) async fn write_again(&self, request: Request) -> Result<Answered, ClusterError> {
         check_size_within(&request, REQUEST_SIZE_MAX + RENAMED_MAX)?;
         self.must_lead()?;

@@ -1,6 +1,6 @@
 //! Replies as the nodes of a cluster send them to each other.
 //!
-//! - A reply that arrives is nested up to [`Received`] and no further, whatever its bytes say: what
+//! - A reply that arrives is nested no deeper than [`ArrivedReply`], whatever its bytes say: what
 //!   answers at the address of a node may be something else.
 //! - No memory is taken for what is only announced: serde takes at most 1 MiB ahead for a sequence.
 
@@ -38,9 +38,10 @@ struct SentItem(SentReply<Self>);
 #[derive(Debug)]
 struct TooDeep(Infallible);
 
-/// A reply that has arrived: at most eight within each other. No command needs more than three. The
-/// types nest, rather than a number that is counted, so that decoding cannot forget to count.
-type Received = Within<Within<Within<Within<Within<Within<Within<SentReply<TooDeep>>>>>>>>;
+/// A reply that has arrived: at most eight replies within each other. No command needs more than
+/// three. The limit is in the type, so nothing has to count while a reply is decoded.
+type ArrivedReply = Within<Within<Within<Within<Within<Within<Within<SentReply<TooDeep>>>>>>>>;
+/// A reply whose items are of a type.
 type Within<T> = SentReply<T>;
 
 /// Size of replies, all together, above which nodes do not send them to each other, in bytes. Tests
@@ -157,7 +158,7 @@ impl Serialize for ReplicatedReply {
 
 impl<'de> Deserialize<'de> for ReplicatedReply {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Received::deserialize(deserializer).map(|reply| Self(reply.into()))
+        ArrivedReply::deserialize(deserializer).map(|reply| Self(reply.into()))
     }
 }
 
