@@ -228,10 +228,14 @@ impl RaftGroup {
     }
 
     /// Does the same with a request that another node has checked, or that puts again what was
-    /// accepted once.
+    /// accepted once. That node may have another version, so commands that this one cannot apply
+    /// are refused.
     pub(super) async fn write_again(&self, request: Request) -> Result<Answered, ClusterError> {
         check_size_within(&request, REQUEST_SIZE_MAX + RENAMED_MAX)?;
         self.await_lead().await?;
+        if let Request::Commands(request) = &request {
+            request.check().map_err(ClusterError::Refused)?;
+        }
         let (done, answer) = oneshot::channel();
         let waiting = WaitingRequest { request, done };
         self.writes.try_send(waiting).map_err(|_| ClusterError::Busy)?;

@@ -229,13 +229,10 @@ impl<'a> Keyspace<'a> {
             Some(tx) => {
                 let others = self.put_size.saturating_sub(tx.put_size(stored_key));
                 let size = others.saturating_add(value.len());
-                let limit = if self.chance.is_some() { ENTRY_SIZE_MAX } else { PUT_SIZE_MAX };
-                // All nodes have to hold what an entry of the log puts, however often it is
-                // applied.
-                let is_bounded = others > 0 || self.chance.is_some();
-                if is_bounded && size > limit {
-                    let (size, limit) = (size as u64, limit as u64);
-                    return Err(Refusal::Store(Error::BatchTooLarge { size, limit }));
+                if self.chance.is_some() {
+                    check_entry_size(size)?;
+                } else if others > 0 && size > PUT_SIZE_MAX {
+                    return too_large(size, PUT_SIZE_MAX);
                 }
                 self.put_size = size;
                 tx.put_opt(stored_key, value, life.options());
@@ -332,6 +329,18 @@ impl<'a> Keyspace<'a> {
             self.noted.insert(key.to_vec());
         }
     }
+}
+
+fn too_large(size: usize, limit: usize) -> Answer<()> {
+    let (size, limit) = (size as u64, limit as u64);
+    Err(Refusal::Store(Error::BatchTooLarge { size, limit }))
+}
+
+/// Refuses values that are too much for an entry of the log of a cluster. All nodes have to hold
+/// what it puts, however often it is applied, and decide alike. So the size is that of the bytes,
+/// wherever they lie.
+pub(super) fn check_entry_size(size: usize) -> Answer<()> {
+    if size > ENTRY_SIZE_MAX { too_large(size, ENTRY_SIZE_MAX) } else { Ok(()) }
 }
 
 /// Refuses keys that the store cannot hold.

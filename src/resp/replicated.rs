@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::admission::find;
 use super::chance::SharedChance;
-use super::commands_table::{CommandFlags, Handler};
+use super::commands_table::{CommandFlags, Handler, OnKeys};
 use super::database::Database;
 use super::encoding::encode_key;
 use super::holding::Holding;
@@ -48,12 +48,27 @@ impl CommandsRequest {
     /// Returns about how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         let watched = self.watched.iter().map(|(key, _)| key.len() + 32).sum::<usize>();
-        self.commands.iter().map(|args| Self::size_of(args)).sum::<usize>() + watched
+        // A command takes memory even if it has no arguments.
+        let size_of = |args: &Vec<Bytes>| Self::size_of(args) + size_of::<Vec<Bytes>>();
+        self.commands.iter().map(size_of).sum::<usize>() + watched
     }
 
     /// Returns how many of these bytes are those of some arguments.
     pub(crate) fn size_of(args: &[Bytes]) -> usize {
         args.iter().map(|arg| arg.len() + 8).sum()
+    }
+
+    /// Says why it must not get into the log, if a command is none that this program can apply.
+    /// Every node that comes to such a command stops, whenever it is started.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Some(args) = self.commands.iter().find(|args| handler(args).is_none()) else {
+            return Ok(());
+        };
+        let name = args.first().map_or(&b""[..], |name| name);
+        let name = String::from_utf8_lossy(name.get(..32).unwrap_or(name)).into_owned();
+        Err(format!(
+            "the leader's version of the program cannot run the command {name:?} like this"
+        ))
     }
 }
 
@@ -97,9 +112,7 @@ pub(crate) struct SharedEntry {
 impl SharedEntry {
     /// Begins with what chance has given the leader.
     pub(crate) fn new(seed: u64) -> Self {
-        // Tests have no room for the usual limit.
-        let memory = if cfg!(test) { ReplyMemory::within(1 << 20) } else { ReplyMemory::default() };
-        Self { chance: SharedChance::new(seed), put_size: 0, memory }
+        Self { chance: SharedChance::new(seed), put_size: 0, memory: ReplyMemory::default() }
     }
 }
 
@@ -206,16 +219,20 @@ fn is_small(reply: &Reply) -> bool {
     }
 }
 
+/// Returns what runs a command, if that is one on keys with a right number of arguments.
+fn handler(args: &[Bytes]) -> Option<OnKeys> {
+    let (_, spec) = find(args).ok()?;
+    match spec.run {
+        Handler::Keys(run) if spec.accepts(args.len()) => Some(run),
+        _ => None,
+    }
+}
+
 /// Runs one command. One that this version does not know was written by a newer one, and this node
 /// must not go on without it.
 fn run(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
-    match find(args) {
-        Ok((_, spec)) if spec.accepts(args.len()) => match spec.run {
-            Handler::Keys(run) => run(space, args),
-            Handler::Session(_) => Err(Refusal::Store(unknown(args))),
-        },
-        _ => Err(Refusal::Store(unknown(args))),
-    }
+    let run = handler(args).ok_or_else(|| Refusal::Store(unknown(args)))?;
+    run(space, args)
 }
 
 fn unknown(args: &[Bytes]) -> Error {

@@ -1,28 +1,48 @@
 //! Replies as the nodes of a cluster send them to each other.
+//!
+//! - A reply that arrives is nested no deeper than [`ArrivedReply`], whatever its bytes say: what
+//!   answers at the address of a node may be something else.
+//! - No memory is taken for what is only announced: serde takes at most 1 MiB ahead for a sequence.
+
+use std::convert::Infallible;
 
 use bytes::Bytes;
-use serde::de::Deserializer;
+use serde::de::{Deserializer, Error as _};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::replicated::ReplicatedReply;
 use super::reply::Reply;
 
-/// A reply without what lies in a store.
+/// A reply without what lies in a store, and with items of a type of their own.
 #[derive(Debug, Serialize, Deserialize)]
-enum SentReply {
+enum SentReply<T> {
     Line(String),
     Error(String),
     Integer(i64),
     Bulk(Bytes),
     Null,
     NullArray,
-    Array(Vec<Self>),
-    Set(Vec<Self>),
-    Map(Vec<(Self, Self)>),
-    Pairs(Vec<Self>),
+    Array(Vec<T>),
+    Set(Vec<T>),
+    Map(Vec<(T, T)>),
+    Pairs(Vec<T>),
     Verbatim(String),
 }
+
+/// An item of a reply to be sent, which this program has made, so it is not nested deeply.
+#[derive(Debug, Serialize)]
+struct SentItem(SentReply<Self>);
+
+/// An item that no reply may have.
+#[derive(Debug)]
+struct TooDeep(Infallible);
+
+/// A reply that has arrived: at most eight replies within each other. No command needs more than
+/// three. The limit is in the type, so nothing has to count while a reply is decoded.
+type ArrivedReply = Within<Within<Within<Within<Within<Within<Within<SentReply<TooDeep>>>>>>>>;
+/// A reply whose items are of a type.
+type Within<T> = SentReply<T>;
 
 /// Size of replies, all together, above which nodes do not send them to each other, in bytes. Tests
 /// have no room for as much.
@@ -63,42 +83,55 @@ fn size_of_reply(reply: &Reply) -> usize {
     }
 }
 
-fn sent(replies: &[Reply]) -> Vec<SentReply> {
-    replies.iter().map(SentReply::from).collect()
+fn sent(replies: &[Reply]) -> Vec<SentItem> {
+    replies.iter().map(SentItem::from).collect()
 }
 
-fn received(replies: Vec<SentReply>) -> Vec<Reply> {
-    replies.into_iter().map(Reply::from).collect()
+fn received<T: Into<Reply>>(replies: Vec<T>) -> Vec<Reply> {
+    replies.into_iter().map(T::into).collect()
 }
 
-impl From<&Reply> for SentReply {
+impl From<&Reply> for SentItem {
     fn from(reply: &Reply) -> Self {
-        match reply {
+        Self(match reply {
             // No command on keys is silent, or replies several times.
-            Reply::Silence | Reply::Null => Self::Null,
+            Reply::Silence | Reply::Null => SentReply::Null,
             Reply::Push(items) | Reply::Several(items) | Reply::Array(items) => {
-                Self::Array(sent(items))
+                SentReply::Array(sent(items))
             }
-            Reply::Simple(text) => Self::Line((*text).to_owned()),
-            Reply::Line(text) => Self::Line(text.clone()),
-            Reply::Error(text) => Self::Error(text.clone()),
-            Reply::Integer(number) => Self::Integer(*number),
-            Reply::Text(text) => Self::Bulk(Bytes::from_static(text.as_bytes())),
-            Reply::Bulk(text) => Self::Bulk(text.clone()),
-            Reply::Stored(value) => Self::Bulk(Bytes::copy_from_slice(value)),
-            Reply::NullArray => Self::NullArray,
-            Reply::Set(items) => Self::Set(sent(items)),
+            Reply::Simple(text) => SentReply::Line((*text).to_owned()),
+            Reply::Line(text) => SentReply::Line(text.clone()),
+            Reply::Error(text) => SentReply::Error(text.clone()),
+            Reply::Integer(number) => SentReply::Integer(*number),
+            Reply::Text(text) => SentReply::Bulk(Bytes::from_static(text.as_bytes())),
+            Reply::Bulk(text) => SentReply::Bulk(text.clone()),
+            Reply::Stored(value) => SentReply::Bulk(Bytes::copy_from_slice(value)),
+            Reply::NullArray => SentReply::NullArray,
+            Reply::Set(items) => SentReply::Set(sent(items)),
             Reply::Map(pairs) => {
-                Self::Map(pairs.iter().map(|(key, value)| (key.into(), value.into())).collect())
+                let pair = |(key, value): &(Reply, Reply)| (key.into(), value.into());
+                SentReply::Map(pairs.iter().map(pair).collect())
             }
-            Reply::Pairs(items) => Self::Pairs(sent(items)),
-            Reply::Verbatim(text) => Self::Verbatim(text.clone()),
-        }
+            Reply::Pairs(items) => SentReply::Pairs(sent(items)),
+            Reply::Verbatim(text) => SentReply::Verbatim(text.clone()),
+        })
     }
 }
 
-impl From<SentReply> for Reply {
-    fn from(reply: SentReply) -> Self {
+impl<'de> Deserialize<'de> for TooDeep {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("a reply has too many others within each other"))
+    }
+}
+
+impl From<TooDeep> for Reply {
+    fn from(TooDeep(none): TooDeep) -> Self {
+        match none {}
+    }
+}
+
+impl<T: Into<Reply>> From<SentReply<T>> for Reply {
+    fn from(reply: SentReply<T>) -> Self {
         match reply {
             SentReply::Line(text) => Self::Line(text),
             SentReply::Error(text) => Self::Error(text),
@@ -119,13 +152,13 @@ impl From<SentReply> for Reply {
 
 impl Serialize for ReplicatedReply {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        SentReply::from(&self.0).serialize(serializer)
+        SentItem::from(&self.0).0.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for ReplicatedReply {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        SentReply::deserialize(deserializer).map(|reply| Self(reply.into()))
+        ArrivedReply::deserialize(deserializer).map(|reply| Self(reply.into()))
     }
 }
 
@@ -185,5 +218,18 @@ mod tests {
                 assert_eq!(before, after, "{reply:?}");
             }
         }
+    }
+
+    /// The stack of the thread was full, and the process was aborted.
+    #[test]
+    fn a_reply_that_is_nested_deeply_is_refused() {
+        let nested = |depth| [&b"\x06\x01".repeat(depth)[..], b"\x04"].concat();
+        let decoded = |bytes: &[u8]| postcard::from_bytes::<ReplicatedReply>(bytes);
+        assert!(decoded(&nested(7)).is_ok());
+        for depth in [8, 1_000_000] {
+            decoded(&nested(depth)).unwrap_err();
+        }
+        // Nothing answers with as many items as it announces: 2^40, of no bytes.
+        decoded(b"\x06\x80\x80\x80\x80\x80\x20").unwrap_err();
     }
 }

@@ -1,6 +1,7 @@
 //! Nodes whose clocks are wrong. They agree on what has expired, and nothing comes back.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::chaos::await_others;
@@ -9,7 +10,7 @@ use crate::processes::{
     stale_client,
 };
 use crate::recorder::{Dice, Fault, survive};
-use crate::support::skip;
+use crate::support::{patiently, skip};
 
 /// A clock that a test can set, of one node.
 struct WrongClock(PathBuf);
@@ -181,4 +182,163 @@ fn nodes_with_wrong_clocks_agree_on_what_has_expired_and_nothing_comes_back() {
         ("all clocks run ahead, and are set right", make_up),
     ];
     survive(&mut nodes, &faults, 23);
+}
+
+/// The keys of [`QuietCluster`], beside one that has expired. All of them are in one slot.
+const KEYS: [&str; 4] = ["{t}filler", "{t}hash", "{t}hour", "{t}stays"];
+
+/// A cluster that does nothing by itself. Its leader has the right clock, one node is two hours
+/// ahead and one is two hours behind, so each of the two is wrong by more than a key has to live.
+struct QuietCluster {
+    nodes: Vec<NodeProcess>,
+    library: String,
+    term: u64,
+}
+
+impl QuietCluster {
+    fn new(library: &str, dir: &Path) -> Self {
+        let mut nodes: Vec<_> = (1..=3).map(|id| NodeProcess::new(id, dir)).collect();
+        for node in &mut nodes {
+            WrongClock::give(node, library);
+            // Merges that do not keep anybody waiting.
+            for (name, value) in [
+                ("BITCASK_SEGMENT_SIZE", "64KiB"),
+                ("BITCASK_KEEP_HISTORY", "1KiB"),
+                ("BITCASK_MERGE_INTERVAL", "50ms"),
+            ] {
+                node.variables.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        WrongClock::at(&nodes[1]).set("+2h");
+        WrongClock::at(&nodes[2]).set("-2h");
+        found(&mut nodes, 1);
+        let mut this = Self { nodes, library: library.to_owned(), term: 0 };
+        this.term = this.term_now();
+        this
+    }
+
+    fn term_now(&self) -> u64 {
+        let groups = await_equal(&self.nodes)[0].groups.clone();
+        groups.iter().find(|group| group.number == 1).unwrap().term
+    }
+
+    /// Checks that each node that runs has the keys, by every command that looks at all of them.
+    /// Returns `false` if another node has led meanwhile, by whose clock they may have expired.
+    fn check(&self) -> bool {
+        let mut client = ExpiryClient::of(&self.nodes);
+        client.await_expiry("{t}short");
+        await_equal(&self.nodes);
+        let running = self.nodes.iter().filter(|node| node.pid().is_some());
+        let views: Vec<_> = running.map(view).collect();
+        if self.term_now() != self.term {
+            return false;
+        }
+        for (names, figures) in &views {
+            assert!(names.iter().all(|found| found.iter().eq(KEYS)), "{views:?}");
+            assert_eq!(figures[..4], ["(4)", "(4)", "(0)", "['f' '1']"], "{views:?}");
+            assert!(figures[4..].iter().all(|time| !time.starts_with("(-")), "{views:?}");
+            assert_eq!(*figures, views[0].1);
+        }
+        true
+    }
+
+    /// Writes until each node has merged what it had first.
+    fn merge(&self) {
+        let mut client = ExpiryClient::of(&self.nodes);
+        let has_first = |node: &NodeProcess| {
+            node.dir.join("data/group-1/state-1/0000000001.log").try_exists().unwrap()
+        };
+        assert!(self.nodes.iter().all(has_first));
+        let filler = "x".repeat(10 << 10);
+        patiently(|| {
+            assert_eq!(client.run(&format!("SET {{t}}filler {filler}")), "OK");
+            if self.nodes.iter().any(has_first) { Err("something is not merged") } else { Ok(()) }
+        });
+    }
+
+    /// Makes a backup of a node and puts it again, both on a machine with a wrong clock. Returns
+    /// how many keys there were.
+    fn copy(&self, node: &NodeProcess, shift: &str) -> String {
+        let run = |args: [&str; 2]| {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_bitcask"));
+            program.args(["cluster", "--node", &node.cluster]);
+            program.arg("--secret-file").arg(node.dir.join("secret")).args(args);
+            program.env("LD_PRELOAD", &self.library).env("FAKETIME", shift);
+            program.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
+            let output = program.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let dir = node.dir.join(format!("copy{shift}"));
+        run(["backup", dir.to_str().unwrap()]);
+        run(["restore", dir.to_str().unwrap()])
+    }
+}
+
+/// Returns the keys that a node finds, by each command that lists them, and what it says otherwise
+/// of all keys and of those that expire.
+fn view(node: &NodeProcess) -> ([BTreeSet<String>; 3], Vec<String>) {
+    let mut client = stale_client(node);
+    let mut run = |line: &str| client.run(line).unwrap();
+    let slot = run("CLUSTER KEYSLOT {t}");
+    let slot = slot.trim_matches(['(', ')']);
+    let lists = ["KEYS *", "SCAN 0 COUNT 1000", &format!("CLUSTER GETKEYSINSLOT {slot} 100")];
+    let names = lists.map(|line| {
+        let reply = run(line);
+        let parts = reply.split(['[', ']', ' ', '\'']).filter(|part| part.starts_with("{t}"));
+        parts.map(str::to_owned).collect()
+    });
+    let count = format!("CLUSTER COUNTKEYSINSLOT {slot}");
+    let figures = ["DBSIZE", &count, "EXISTS {t}short", "HGETALL {t}hash"];
+    let times = ["PEXPIRETIME {t}hour", "PEXPIRETIME {t}hash"];
+    let figures = figures.iter().chain(&times).map(|line| run(line)).collect();
+    (names, figures)
+}
+
+/// Does all of it. Returns `false` if the cluster has had another leader meanwhile.
+fn look_at_all_keys(library: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = QuietCluster::new(library, dir.path());
+    let mut client = ExpiryClient::of(&cluster.nodes);
+    for (line, reply) in [
+        ("SET {t}short 1 PX 300", "OK"),
+        ("SET {t}hour 1 EX 3600", "OK"),
+        ("SET {t}stays 1", "OK"),
+        ("SET {t}filler 1", "OK"),
+        ("DEL {t}hash", "(0)"),
+        ("HSET {t}hash f 1", "(1)"),
+        ("EXPIRE {t}hash 3600", "(1)"),
+    ] {
+        assert_eq!(client.run(line), reply, "{line}");
+    }
+    if !cluster.check() {
+        return false;
+    }
+    cluster.merge();
+    if !cluster.check() {
+        return false;
+    }
+    for (at, shift) in [(0, "+2h"), (1, "-2h"), (2, "+0h")] {
+        let said = cluster.copy(&cluster.nodes[at], shift);
+        if !cluster.check() {
+            return false;
+        }
+        assert_eq!(said.trim(), "4 keys put", "node {}", at + 1);
+    }
+    for node in &mut cluster.nodes[1..] {
+        node.kill();
+        node.start();
+    }
+    cluster.check()
+}
+
+#[test]
+fn no_command_no_merge_and_no_backup_asks_the_clock_of_a_node_what_has_expired() {
+    let library = match library() {
+        Ok(library) => library,
+        Err(reason) => return skip(&reason),
+    };
+    // A machine that is too busy may elect a node with a wrong clock.
+    let is_done = (0..5).any(|_| look_at_all_keys(&library));
+    assert!(is_done, "other nodes lead all the time");
 }

@@ -149,15 +149,20 @@ impl OneNode {
         Self { admin: ClusterAdmin::new(address, "secret").unwrap(), _node: node }
     }
 
+    /// Sends commands, as another node would.
+    fn send(&self, commands: Vec<Vec<Bytes>>) -> WriteOutcome {
+        let request = Request::Commands(CommandsRequest::new(commands, Vec::new()));
+        let (address, request) = (&self.admin.address, PeerRequest::Write(request));
+        let answer = self.admin.ask(address, 1, &request, Duration::from_secs(15)).unwrap();
+        let PeerAnswer::Written(outcome) = answer else { panic!("{answer:?}") };
+        outcome
+    }
+
     /// Runs a command, and returns the number that it replies.
     fn run(&self, line: &str) -> Option<i64> {
         let command = line.split(' ').map(|arg| arg.to_owned().into()).collect();
-        let request = Request::Commands(CommandsRequest::new(vec![command], Vec::new()));
-        let (address, request) = (&self.admin.address, PeerRequest::Write(request));
-        let answer = self.admin.ask(address, 1, &request, Duration::from_secs(15)).unwrap();
-        let PeerAnswer::Written(WriteOutcome::Replies(Some(mut replies))) = answer else {
-            panic!("{answer:?}")
-        };
+        let outcome = self.send(vec![command]);
+        let WriteOutcome::Replies(Some(mut replies)) = outcome else { panic!("{outcome:?}") };
         replies.remove(0).into_number().unwrap()
     }
 
@@ -193,4 +198,25 @@ fn a_restore_replaces_hashes_that_one_command_cannot_remove() {
         assert_eq!(node.run("HLEN small"), Some(1));
         assert_eq!(node.run("STRLEN string"), Some(5));
     }
+}
+
+/// Such a request got into the log, where each node stopped at it, whenever it was started.
+#[test]
+fn commands_that_no_node_could_apply_do_not_get_into_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = OneNode::new(&dir.path().join("node"));
+    for line in ["", "UNHEARD k", "GET", "INCR k 1", "PING", "EXEC", "OBJECT", "CONFIG GET x"] {
+        let set = vec![Bytes::from("SET"), "k".into(), "1".into()];
+        let args = line.split(' ').map(|arg| Bytes::from(arg.to_owned())).collect();
+        for command in [args, Vec::new()] {
+            let outcome = node.send(vec![set.clone(), command]);
+            let WriteOutcome::Refused(why) = outcome else { panic!("{line:?}: {outcome:?}") };
+            assert!(why.starts_with("the leader's version"), "{why}");
+        }
+    }
+    // Nor does one of any number of commands that have no arguments.
+    let WriteOutcome::Refused(why) = node.send(vec![Vec::new(); 1 << 20]) else { panic!() };
+    assert!(why.contains("too large"), "{why}");
+    assert_eq!(node.run("EXISTS k"), Some(0));
+    assert_eq!(node.run("INCR k"), Some(1));
 }

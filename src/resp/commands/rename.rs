@@ -12,7 +12,7 @@ use super::keys::database_number;
 use super::{arg, encoded, integer, is, rest};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
-use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
+use crate::resp::keyspace::{Keyspace, Lifespan, check_entry_size, check_key};
 use crate::resp::keyspace_transaction::in_transaction;
 use crate::resp::refusal::{Answer, NO_SUCH_KEY, refused, syntax};
 use crate::resp::reply::{OK, Reply};
@@ -59,8 +59,32 @@ pub(super) enum KeyCopy {
 }
 
 impl KeyCopy {
-    /// Copies what a key holds, within a transaction.
+    /// Copies what a key holds for a reply, within a transaction.
     pub(super) fn read(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<Self>> {
+        let mut memory = ReplyMemory::default();
+        Self::read_admitted(space, key, |value| memory.add(&Reply::Stored(value.clone())))
+    }
+
+    /// Copies what a key holds for a [`write`](Self::write), within a transaction.
+    fn read_to_write(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<Self>> {
+        if space.chance.is_none() {
+            return Self::read(space, key);
+        }
+        // How much memory the values take is different on each node of a cluster, but all of them
+        // have to come to the same result.
+        let mut size = 0_usize;
+        Self::read_admitted(space, key, |value| {
+            size = size.saturating_add(value.len());
+            check_entry_size(size)
+        })
+    }
+
+    /// Copies what a key holds, if a closure admits the value of each field.
+    fn read_admitted(
+        space: &Keyspace<'_>,
+        key: &[u8],
+        mut admit: impl FnMut(&Value) -> Answer<()>,
+    ) -> Answer<Option<Self>> {
         let Some(value) = space.stored(&encoded(key))? else { return Ok(None) };
         let Holding::Hash(header) = Holding::new(value.clone()) else {
             return Ok(Some(Self::String(value)));
@@ -68,10 +92,10 @@ impl KeyCopy {
         let name = |key: &[u8]| {
             key.get(crate::resp::encoding::FIELD_PREFIX_SIZE..).unwrap_or_default().to_vec()
         };
-        let (mut fields, mut memory) = (Vec::new(), ReplyMemory::default());
+        let mut fields = Vec::new();
         for field in space.fields(header) {
             let (key, value) = field?;
-            memory.add(&Reply::Stored(value.clone()))?;
+            admit(&value)?;
             fields.push((name(&key), value));
         }
         Ok(Some(Self::Hash(fields)))
@@ -130,7 +154,7 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         Ok(Reply::Integer(1))
     };
     space.atomically_on(&[from, to], |space| {
-        let Some(copy) = KeyCopy::read(space, from)? else { return Ok(Reply::Integer(0)) };
+        let Some(copy) = KeyCopy::read_to_write(space, from)? else { return Ok(Reply::Integer(0)) };
         let life = life_of(space, from)?;
         let Some(target) = &target else { return write(space, &copy, life) };
         // Another database is another store, with a transaction of its own.

@@ -23,7 +23,8 @@ use super::keyspace::Keyspace;
 use super::refusal::Answer;
 use super::session::Session;
 
-type OnKeys = fn(&mut Keyspace<'_>, &[Bytes]) -> Answer;
+/// A command on keys.
+pub(super) type OnKeys = fn(&mut Keyspace<'_>, &[Bytes]) -> Answer;
 type OnSession = fn(&mut Session, &[Bytes]) -> Answer;
 
 /// What implements a command.
