@@ -6,6 +6,7 @@ mod bytes;
 pub(crate) mod chance;
 mod lending;
 mod members;
+mod moves;
 mod pairs;
 mod restoring;
 mod scripted;
