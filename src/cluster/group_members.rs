@@ -11,19 +11,26 @@ use std::time::Duration;
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::metrics::WaitError;
 use openraft::{BasicNode, ChangeMembers};
+use tokio::time::Instant;
 
 use super::error::ClusterError;
 use super::group::{GroupMetrics, RaftGroup, stopped};
 use super::membership::{ATTEMPTS, PAUSE, refused};
-use super::network::PeerTransport;
 use super::network::messages::{PeerAnswer, PeerRequest};
+use super::network::{PeerNetwork, PeerTransport};
 use super::node::Node;
 use super::proposer::deposed;
 
 /// Time for one step of a change, less than an answer has. Whoever waits for it asks again.
 const STEP_TIME: Duration = Duration::from_secs(10);
-/// Time in which a node has to answer that has not answered during such a step.
-const REACH_TIME: Duration = Duration::from_secs(3);
+/// How often a node is asked that has come no further, before it counts as one that cannot be
+/// reached.
+const PROBES: u32 = 3;
+/// Time in which it has to answer each time.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+/// Number of entries that a node may lack that is to vote. If another one fails then, the group
+/// waits until it has them.
+const LACK_MAX: u64 = 1000;
 
 impl RaftGroup {
     /// Has a node receive the log. It does not vote yet, if it did not before.
@@ -54,6 +61,7 @@ impl RaftGroup {
         self: &Arc<Self>,
         node: &Node<T>,
         id: u64,
+        until: Instant,
     ) -> Result<(), ClusterError> {
         let metrics = self.metrics();
         let is_voter = metrics.membership_config.membership().voter_ids().any(|voter| voter == id);
@@ -61,13 +69,16 @@ impl RaftGroup {
             return Ok(());
         }
         if !is_voter {
-            let waiting = self.raft.wait(Some(STEP_TIME));
-            let lag_max = self.raft.config().replication_lag_threshold;
-            let caught_up = waiting.metrics(|it| has_caught_up(it, id, lag_max), "the log is sent");
+            let before = self.sent_to(id);
+            let left = until.saturating_duration_since(Instant::now());
+            let waiting = self.raft.wait(Some(left.saturating_sub(PROBE_TIME * PROBES)));
+            let caught_up = waiting.metrics(|it| has_caught_up(it, id), "the log is sent");
             match caught_up.await {
                 Ok(_) => {}
                 Err(WaitError::Timeout(..)) => {
-                    self.check_reaches(node, id).await?;
+                    if self.sent_to(id) == before {
+                        self.check_reaches(node, id).await?;
+                    }
                     return Err(ClusterError::Unknown);
                 }
                 Err(error @ WaitError::ShuttingDown) => return Err(stopped(&error)),
@@ -81,23 +92,36 @@ impl RaftGroup {
         .await
     }
 
-    /// Returns an error if a member has never answered this node, and does not answer it now. One
-    /// that is receiving a snapshot does answer.
+    /// Returns how far a member has the log, and how much of a snapshot that is on its way.
+    fn sent_to(&self, id: u64) -> (Option<u64>, Option<u64>) {
+        let replication = self.metrics().replication;
+        let at = replication.and_then(|all| all.get(&id).copied().flatten());
+        let transfer = self.transfers().into_iter().find(|transfer| transfer.node == id);
+        (at.map(|at| at.index), transfer.map(|transfer| transfer.sent))
+    }
+
+    /// Returns an error if a member does not answer this node, however often it is asked. Each time
+    /// it is asked on a new connection: the others may be dead, and nobody has noticed.
     async fn check_reaches<T: PeerTransport>(
         &self,
         node: &Node<T>,
         id: u64,
     ) -> Result<(), ClusterError> {
         let metrics = self.metrics();
-        let progress = metrics.replication.as_ref().and_then(|all| all.get(&id));
         let member = metrics.membership_config.membership().get_node(&id);
-        let (Some(None), Some(BasicNode { addr })) = (progress, member) else { return Ok(()) };
-        let mut connection = node.network(self.number).connection_to(Some(id), addr);
-        let why = match connection.ask(&PeerRequest::GetMap, REACH_TIME).await {
-            Ok(PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason)) => reason,
-            Ok(_) => return Ok(()),
-            Err(error) => error.to_string(),
-        };
+        let Some(BasicNode { addr }) = member else { return Ok(()) };
+        let (mut why, mut next) = (String::new(), Instant::now());
+        for _ in 0..PROBES {
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + PROBE_TIME;
+            let network = PeerNetwork { idle: Arc::default(), ..node.network(self.number) };
+            let mut connection = network.connection_to(Some(id), addr);
+            why = match connection.ask(&PeerRequest::GetMap, PROBE_TIME).await {
+                Ok(PeerAnswer::Failed(reason) | PeerAnswer::Refused(reason)) => reason,
+                Ok(_) => return Ok(()),
+                Err(error) => error.to_string(),
+            };
+        }
         let me = metrics.id;
         Err(ClusterError::Failed(format!("node {me} cannot reach node {id} at {addr}: {why}")))
     }
@@ -127,6 +151,8 @@ impl RaftGroup {
         // It goes on although nobody waits any more: a change has two steps.
         let step = tokio::spawn(step);
         tokio::select! {
+            biased;
+            // A leader that removes itself leads no more at the same moment.
             done = step => done.map_err(|error| stopped(&error)),
             () = deposed(&self.raft) => Err(ClusterError::Unknown),
             () = tokio::time::sleep(STEP_TIME) => Err(ClusterError::Unknown),
@@ -185,16 +211,13 @@ fn removal(metrics: &GroupMetrics, id: u64) -> Result<Option<MemberChange>, Clus
 }
 
 /// Returns whether a node has the log but for some entries, or whether that is not to be waited for
-/// any more, since this node does not lead, or that one was removed.
-fn has_caught_up(metrics: &GroupMetrics, id: u64, lag_max: u64) -> bool {
+/// any more, since this node does not lead.
+fn has_caught_up(metrics: &GroupMetrics, id: u64) -> bool {
     let Some(replication) = &metrics.replication else { return true };
-    if metrics.membership_config.membership().get_node(&id).is_none() {
-        return true;
-    }
     // A node that has never answered may be one that this node cannot reach. If it voted, a small
-    // group would lose its majority.
+    // group would lose its majority. One that is not there yet was only just added.
     let Some(Some(at)) = replication.get(&id) else { return false };
-    metrics.last_log_index.unwrap_or(0).saturating_sub(at.index) <= lag_max
+    metrics.last_log_index.unwrap_or(0).saturating_sub(at.index) <= LACK_MAX
 }
 
 /// Waits for a change of the members, which goes on although nobody waits any more. openraft makes
@@ -216,5 +239,29 @@ fn changed<R>(changed: Changed<R>) -> Result<(), ClusterError> {
         }
         Err(RaftError::APIError(error)) => Err(ClusterError::Refused(error.to_string())),
         Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{CommittedLeaderId, LogId};
+
+    use super::*;
+
+    #[test]
+    fn a_node_votes_once_it_lacks_few_entries() {
+        let mut metrics = GroupMetrics::new_initial(1);
+        metrics.last_log_index = Some(5000);
+        let mut has_caught_up_at = |at: &[(u64, Option<u64>)]| {
+            let log_id = |index| LogId::new(CommittedLeaderId::new(1, 1), index);
+            let replication = at.iter().map(|(id, index)| (*id, index.map(log_id)));
+            metrics.replication = Some(replication.collect());
+            has_caught_up(&metrics, 2)
+        };
+        assert!(has_caught_up_at(&[(2, Some(4000))]));
+        assert!(!has_caught_up_at(&[(2, Some(3999))]));
+        assert!(!has_caught_up_at(&[(2, None)]));
+        // It was only just added.
+        assert!(!has_caught_up_at(&[(1, Some(5000))]));
     }
 }

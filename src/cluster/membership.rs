@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::BasicNode;
+use tokio::time::Instant;
 
 use super::asking::{SHORT_TIME, unfinished};
 use super::backup::{odd, of_group};
@@ -28,6 +29,9 @@ use crate::mistake::{Mistake, made};
 
 /// Time in which a new node has to catch up with a group. It may have to receive a snapshot.
 const JOIN_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Time for all steps to add a node, or to say why that does not go on. Whoever waits for the
+/// answer waits a little longer, and asks again.
+const ADD_TIME: Duration = Duration::from_secs(13);
 /// How long to wait before a leader is asked for again.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// How often a leader is asked for.
@@ -109,7 +113,13 @@ impl<T: PeerTransport> Node<T> {
         for group in MAP_GROUP..=u64::from(identity.shards) {
             let me = addresses.cluster.clone();
             let add = || PeerRequest::AddMember { id, address: me.clone() };
-            let added = self.at_leader_from(group, Some(address), add, JOIN_TIME).await;
+            self.unreceived().remove(&group);
+            let added = tokio::select! {
+                biased;
+                // The leader goes on to send what this node cannot take.
+                failure = self.unable(group) => Err(failure),
+                added = self.at_leader_from(group, Some(address), add, JOIN_TIME) => added,
+            };
             added.map_err(|failure| of_group(group, &failure))?;
         }
         Ok(())
@@ -149,7 +159,7 @@ impl<T: PeerTransport> Node<T> {
                     // asked again in the next round, unless this node is known to be leaving.
                     let put = self.at_leader(MAP_GROUP, put).await;
                     let is_refused = matches!(put, Err(ClusterError::Refused(_)));
-                    if is_refused && self.map().removed.contains(&id) {
+                    if is_refused && self.is_removed().await {
                         return;
                     }
                 }
@@ -186,9 +196,11 @@ impl<T: PeerTransport> Node<T> {
         let Some(group) = self.group(MAP_GROUP) else {
             return refused("this node belongs to no cluster");
         };
-        // The check of a removal has to see the marks of those before.
+        // The check of a removal has to see the marks of those before, also those that another
+        // leader has made.
         let _turn = self.founding.lock().await;
-        self.check_removable(id)?;
+        group.read_index().await?;
+        self.check_removable(id).await?;
         // Only a leader that knows the latest members can have the mark committed, and one of them
         // that has left since is marked too.
         let voters = group.metrics().membership_config.membership().voter_ids().collect();
@@ -197,20 +209,38 @@ impl<T: PeerTransport> Node<T> {
 
     /// Refuses the removal of a node without which a group would have no voter that stays, as far
     /// as this node knows. The mark of a removal is never taken back.
-    fn check_removable(&self, id: u64) -> Result<(), ClusterError> {
+    async fn check_removable(&self, id: u64) -> Result<(), ClusterError> {
         let (me, map) = (self.options.id, self.map());
         if map.removed.contains(&id) {
             return Ok(());
         }
         let stays = |other: &u64| *other != id && !map.removed.contains(other);
+        let mut elsewhere = None;
         for group in self.all_groups() {
             let metrics = group.metrics();
             let membership = metrics.membership_config.membership();
-            let voters: BTreeSet<u64> = membership.voter_ids().collect();
-            // The voters of a group that this node has not joined are others, though not known.
-            let is_out = if voters.is_empty() { id == me } else { !voters.contains(&id) };
-            let configs = membership.get_joint_config();
-            let goes_on = !voters.is_empty() && configs.iter().all(|it| it.iter().any(stays));
+            let mut configs = membership.get_joint_config().clone();
+            let has_joined = membership.voter_ids().next().is_some();
+            if !has_joined && id == me {
+                continue;
+            }
+            if !has_joined || metrics.running_state.is_err() {
+                if elsewhere.is_none() {
+                    elsewhere = Some(self.voters_elsewhere().await);
+                }
+                let voters = elsewhere.iter().find_map(|all| all.get(&group.number));
+                configs = voters.cloned().into_iter().collect();
+            }
+            let voters: BTreeSet<u64> = configs.iter().flatten().copied().collect();
+            if voters.is_empty() {
+                return Err(ClusterError::Failed(format!(
+                    "group {}: no node that leads it answers, so it is not known whether it can do \
+                     without node {id}",
+                    group.number
+                )));
+            }
+            let is_out = !voters.contains(&id);
+            let goes_on = configs.iter().all(|it| it.iter().any(stays));
             let others = map.nodes.keys().filter(|other| stays(other) && !voters.contains(other));
             let others: Vec<_> = others.map(u64::to_string).collect();
             // Without such nodes, it is the last one, as the map says itself.
@@ -235,17 +265,20 @@ impl<T: PeerTransport> Node<T> {
         address: String,
     ) -> Result<(), ClusterError> {
         let (node, group) = (Arc::clone(self), Arc::clone(group));
-        finished(async move {
+        let until = Instant::now() + ADD_TIME;
+        let adding = finished(async move {
+            // Whoever does not lead the group says nothing but that.
+            group.must_lead()?;
             node.check_wanted(&group, id).await?;
             let added = group.add_learner(id, address).await;
             // A removal marks the number before it looks for the node in the groups. So if it has
             // not found it in this one, the mark is there by now. A change whose end was not
             // waited for may be made too.
-            node.check_wanted(&group, id).await?;
+            node.check_still_wanted(&group, id).await?;
             added?;
-            group.add_voter(&node, id).await
-        })
-        .await
+            group.add_voter(&node, id, until).await
+        });
+        tokio::time::timeout_at(until, adding).await.unwrap_or(Err(ClusterError::Unknown))
     }
 
     /// Returns an error if a node was removed, or is being removed. It does not stay a learner of
@@ -273,6 +306,23 @@ impl<T: PeerTransport> Node<T> {
             )));
         }
         Ok(())
+    }
+
+    /// Does the same until it is known, as long as this node leads the group: nobody else takes the
+    /// learner out that the removal has not found.
+    async fn check_still_wanted(
+        &self,
+        group: &Arc<RaftGroup>,
+        id: u64,
+    ) -> Result<(), ClusterError> {
+        loop {
+            let checked = self.check_wanted(group, id).await;
+            let is_known = matches!(checked, Ok(()) | Err(ClusterError::Refused(_)));
+            if is_known || group.leader() != Some(self.options.id) {
+                return checked;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Changes the map, on the leader of its group.

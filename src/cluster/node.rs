@@ -31,6 +31,8 @@ pub(crate) struct Node<T> {
     pub(super) founding: AsyncMutex<()>,
     /// Lock 9: snapshots that are being received, by group. A new one replaces the one before.
     pub(super) receiving: Mutex<SnapshotsByGroup>,
+    /// Lock 9: why a snapshot could not be received, by group.
+    pub(super) unreceived: Mutex<BTreeMap<u64, String>>,
     /// Lock 9: copies that are lent.
     pub(super) lent: Mutex<LentCopies>,
     pub(super) next_snapshot: AtomicU64,
@@ -66,6 +68,7 @@ impl<T: PeerTransport> Node<T> {
             groups: Mutex::default(),
             founding: AsyncMutex::default(),
             receiving: Mutex::default(),
+            unreceived: Mutex::default(),
             lent: Mutex::default(),
             idle: Arc::default(),
             next_snapshot: AtomicU64::new(1),
@@ -265,13 +268,14 @@ impl<T: PeerTransport> Node<T> {
                     let begun = self.receive(group.number, *files);
                     begun.map(PeerAnswer::SnapshotBegun).map_err(|stopped| stopped.to_string())
                 }
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(self.note_unreceived(group.number, &error)),
             },
             PeerRequest::PutPiece { snapshot, name, offset, bytes } => {
                 let files = self.received(group.number, snapshot, false);
                 files.and_then(|files| {
                     let written = blocking(|| files.write(&name, offset, &bytes));
-                    written.map(|()| PeerAnswer::Done).map_err(|error| error.to_string())
+                    let written = written.map_err(|it| self.note_unreceived(group.number, &it));
+                    written.map(|()| PeerAnswer::Done)
                 })
             }
             PeerRequest::InstallSnapshot { snapshot, vote, meta } => {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::error::ClusterError;
+use super::membership::PAUSE;
 use super::network::PeerTransport;
 use super::node::{Node, discard};
 use crate::raft::{SnapshotFiles, blocking};
@@ -15,6 +16,35 @@ pub(super) type SnapshotsByGroup = BTreeMap<u64, (u64, SnapshotFiles)>;
 impl<T: PeerTransport> Node<T> {
     pub(super) fn snapshots(&self) -> MutexGuard<'_, SnapshotsByGroup> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn unreceived(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.unreceived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why a snapshot of a group could not be received, and returns it.
+    pub(super) fn note_unreceived(&self, group: u64, why: &impl std::fmt::Display) -> String {
+        let why = why.to_string();
+        self.unreceived().insert(group, format!("this node cannot take a snapshot: {why}"));
+        why
+    }
+
+    /// Waits until this node cannot take part in a group, and returns why. The leader need not hear
+    /// of that.
+    pub(super) async fn unable(&self, number: u64) -> ClusterError {
+        loop {
+            if let Err(stopped) = self.check_not_stopped() {
+                return stopped;
+            }
+            let running = self.group(number).map_or(Ok(()), |group| group.check_running());
+            if let Err(stopped) = running {
+                return stopped;
+            }
+            if let Some(why) = self.unreceived().get(&number) {
+                return ClusterError::Failed(why.clone());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Begins to receive a snapshot, in the place of the one before. Returns its number.

@@ -7,6 +7,7 @@ pub(crate) mod chance;
 mod leads;
 mod lending;
 mod members;
+mod moves;
 mod pairs;
 mod restoring;
 mod scripted;
