@@ -57,6 +57,8 @@ pub use report::{Diagnosis, Lost, SalvageProgress, SalvageReport};
 pub(crate) use salvage::salvage_on;
 #[cfg(test)]
 pub(crate) use verify::verify_on;
+#[cfg(feature = "cluster")]
+pub(crate) use verify::verify_with_on;
 
 /// Reports what is wrong with a store, and what opening it would do.
 ///
