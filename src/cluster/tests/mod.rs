@@ -12,3 +12,4 @@ mod scripted;
 #[cfg(not(shuttle))]
 mod simulation;
 mod starting;
+mod transfers;
