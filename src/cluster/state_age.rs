@@ -206,4 +206,27 @@ mod tests {
         age.complete(SECOND);
         assert_eq!(age.elapsed(), Some(SECOND));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_of_before_a_halt_is_no_news_after_it() {
+        let (openraft, metrics) = watch::channel(leading(6, &[7, 6, 3]));
+        let (noted, reported) = watch::channel(Instant::now());
+        let age = Arc::new(StateAge::default());
+        tokio::spawn(note_reports(metrics, noted, Arc::clone(&age)));
+        let answered = || age.answered().map(PastMoment::elapsed);
+        let report = async || {
+            openraft.send_modify(|_| {});
+            tokio::time::sleep(REPORT_PAUSE / 2).await;
+        };
+        report().await;
+        assert_eq!(answered(), Some(3 * SECOND + REPORT_PAUSE / 2));
+        // This one waits until the pause is over, and that takes long.
+        openraft.send_modify(|_| {});
+        tokio::time::advance(60 * SECOND).await;
+        tokio::time::sleep(REPORT_PAUSE).await;
+        assert!(answered() > Some(63 * SECOND), "{:?}", answered());
+        assert!(reported.borrow().elapsed() > 60 * SECOND);
+        report().await;
+        assert_eq!(answered(), Some(3 * SECOND + REPORT_PAUSE / 2));
+    }
 }
