@@ -42,7 +42,7 @@ mod replay;
 mod report;
 mod salvage;
 mod survey;
-mod verify;
+pub(crate) mod verify;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -57,8 +57,6 @@ pub use report::{Diagnosis, Lost, SalvageProgress, SalvageReport};
 pub(crate) use salvage::salvage_on;
 #[cfg(test)]
 pub(crate) use verify::verify_on;
-#[cfg(feature = "cluster")]
-pub(crate) use verify::verify_with_on;
 
 /// Reports what is wrong with a store, and what opening it would do.
 ///

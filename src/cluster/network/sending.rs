@@ -26,8 +26,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const DOUBLINGS_MAX: u32 = 6;
 
 impl<T: PeerTransport> PeerConnection<T> {
-    /// Sends a snapshot. If that fails, openraft tries again at once, so this waits first. Meanwhile
-    /// the node hears of its leader on another connection. It would not if openraft waited.
+    /// Sends a snapshot. If that fails, openraft tries again at once, so this waits first. The
+    /// node hears of its leader meanwhile, on another connection. It would not if openraft waited.
     pub(super) async fn send_patiently(
         &mut self,
         vote: Vote<u64>,

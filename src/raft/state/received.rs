@@ -11,7 +11,7 @@ use super::files::SnapshotFiles;
 use crate::clock::GivenTime;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::repair::verify_with_on;
+use crate::repair::verify::verify_with_on;
 use crate::store::{Damage, Env, ReadOnly, damage};
 
 impl<C, A> StateMachine<C, A>
