@@ -18,7 +18,7 @@ use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTrans
 use super::options::ClusterOptions;
 use super::proposer::{self, WaitingRequest, now};
 use super::read_index::{self, WaitingRead};
-use super::state_age::StateAge;
+use super::state_age::{StateAge, note_reports};
 use crate::options::{History, Options};
 use crate::raft::{LogStore, StateMachine};
 use crate::resp::ReplicatedKeys;
@@ -35,8 +35,6 @@ const RENAMED_MAX: usize = 128 << 10;
 const HISTORY: History = History::LastUpTo { duration: Duration::from_secs(600), bytes: 64 << 20 };
 /// Time after which a client is told that the group does not answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Shortest time between two reports of openraft that are noted.
-const REPORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Longest time for a sign of a leader, in milliseconds. To hand a lead over takes up to four times
 /// as long, and others wait for 15 s.
@@ -281,19 +279,6 @@ impl RaftGroup {
     pub(crate) async fn stop(&self) {
         // A task that has panicked has ended too.
         drop(self.raft.shutdown().await);
-    }
-}
-
-/// Notes when openraft reports, until the group has ended.
-async fn note_reports(
-    mut metrics: watch::Receiver<GroupMetrics>,
-    noted: watch::Sender<Instant>,
-    age: Arc<StateAge>,
-) {
-    while metrics.changed().await.is_ok() {
-        age.report(&metrics.borrow_and_update());
-        noted.send_replace(Instant::now());
-        tokio::time::sleep(REPORT_PAUSE).await;
     }
 }
 

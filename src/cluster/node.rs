@@ -209,9 +209,9 @@ impl<T: PeerTransport> Node<T> {
     pub(crate) async fn stop(&self) {
         self.is_stopped.store(true, Ordering::Release);
         // Before the groups: whoever opens them next may give the same names to other files.
-        let received = std::mem::take(&mut *self.snapshots());
+        self.stop_receiving().await;
         let lent = std::mem::take(&mut *self.lent());
-        drop(tokio::task::spawn_blocking(move || drop((received, lent))).await);
+        drop(tokio::task::spawn_blocking(move || drop(lent)).await);
         let groups = std::mem::take(&mut *self.groups()).groups;
         stop_all(&groups).await;
     }
@@ -248,7 +248,11 @@ impl<T: PeerTransport> Node<T> {
         })
     }
 
-    async fn answer_raft(&self, group: &RaftGroup, request: PeerRequest) -> PeerAnswer {
+    async fn answer_raft(
+        self: &Arc<Self>,
+        group: &Arc<RaftGroup>,
+        request: PeerRequest,
+    ) -> PeerAnswer {
         let raft = &group.raft;
         let answered = match request {
             PeerRequest::Append(rpc, quorum_age) => {
@@ -256,22 +260,19 @@ impl<T: PeerTransport> Node<T> {
                 let (appended, has_all) = group.append(rpc, quorum_age).await;
                 if has_all {
                     // Nobody sends a snapshot to a node that has everything.
-                    discard(self.snapshots().remove(&group.number));
+                    self.discard_arriving(group.number);
                 }
                 appended.map(PeerAnswer::Appended).map_err(|it| it.to_string())
             }
             PeerRequest::Vote(rpc) => {
                 raft.vote(rpc).await.map(PeerAnswer::Voted).map_err(|it| it.to_string())
             }
-            PeerRequest::BeginSnapshot => match raft.begin_receiving_snapshot().await {
-                Ok(files) => {
-                    let begun = self.receive(group.number, *files);
-                    begun.map(PeerAnswer::SnapshotBegun).map_err(|stopped| stopped.to_string())
-                }
-                Err(error) => Err(self.note_unreceived(group.number, &error)),
-            },
+            PeerRequest::BeginSnapshot => {
+                let begun = self.begin_snapshot(group);
+                begun.map(PeerAnswer::SnapshotBegun).map_err(|failure| failure.to_string())
+            }
             PeerRequest::PutPiece { snapshot, name, offset, bytes } => {
-                let files = self.received(group.number, snapshot, false);
+                let files = self.arriving(group.number, snapshot);
                 files.and_then(|files| {
                     let written = blocking(|| files.write(&name, offset, &bytes));
                     let written = written.map_err(|it| self.note_unreceived(group.number, &it));
@@ -279,14 +280,8 @@ impl<T: PeerTransport> Node<T> {
                 })
             }
             PeerRequest::InstallSnapshot { snapshot, vote, meta } => {
-                match self.received(group.number, snapshot, true) {
-                    Ok(files) => {
-                        let snapshot = openraft::Snapshot { meta, snapshot: Box::new(files) };
-                        let installed = raft.install_full_snapshot(vote, snapshot).await;
-                        installed.map(PeerAnswer::SnapshotInstalled).map_err(|it| it.to_string())
-                    }
-                    Err(reason) => Err(reason),
-                }
+                let installed = self.install(group, snapshot, vote, meta).await;
+                installed.map(PeerAnswer::SnapshotInstalled)
             }
             _ => Err("that is no request of Raft".to_owned()),
         };

@@ -5,16 +5,20 @@
 //! - A leader that is cut off goes on to send heartbeats for as long as it takes itself for the
 //!   leader. So a heartbeat says how long ago a majority answered, and its receiver adds that.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::group::{GroupMetrics, leader_of};
 
+/// Shortest time between two reports of openraft that are noted.
+const REPORT_PAUSE: Duration = Duration::from_millis(50);
+
 /// A moment of the past: an age, and when it was that.
 #[derive(Debug, Clone, Copy)]
-struct PastMoment {
+pub(crate) struct PastMoment {
     seen: Instant,
     age: Duration,
 }
@@ -24,8 +28,13 @@ impl PastMoment {
         Self { seen: Instant::now(), age }
     }
 
-    fn elapsed(self) -> Duration {
+    pub(super) fn elapsed(self) -> Duration {
         self.seen.elapsed().saturating_add(self.age)
+    }
+
+    /// Returns how many milliseconds ago it was, as nodes tell each other.
+    pub(super) fn millis(self) -> u64 {
+        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -71,15 +80,33 @@ impl StateAge {
         }
     }
 
-    /// Returns how long ago a majority answered this node, if it leads.
-    pub(super) fn answered(&self) -> Option<Duration> {
-        self.lock().answered.map(PastMoment::elapsed)
+    /// Returns when a majority answered this node, if it leads.
+    pub(super) fn answered(&self) -> Option<PastMoment> {
+        self.lock().answered
     }
 
     /// Returns how long ago this node had everything that was committed, or `None` if it has had
     /// that never since it was opened.
     pub(super) fn elapsed(&self) -> Option<Duration> {
         self.lock().complete.map(PastMoment::elapsed)
+    }
+}
+
+/// Notes when openraft reports, until the group has ended.
+pub(super) async fn note_reports(
+    mut metrics: watch::Receiver<GroupMetrics>,
+    noted: watch::Sender<Instant>,
+    age: Arc<StateAge>,
+) {
+    while metrics.changed().await.is_ok() {
+        age.report(&metrics.borrow_and_update());
+        let now = Instant::now();
+        noted.send_replace(now);
+        tokio::time::sleep(REPORT_PAUSE).await;
+        // The process may have been halted. What has come before that is no news.
+        if now.elapsed() > REPORT_PAUSE * 2 {
+            metrics.mark_unchanged();
+        }
     }
 }
 
@@ -109,7 +136,6 @@ mod tests {
     use super::*;
     use openraft::{CommittedLeaderId, LogId, Membership, ServerState, StoredMembership};
     use std::collections::{BTreeMap, BTreeSet};
-    use std::sync::Arc;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -150,13 +176,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_leader_is_as_old_as_its_majority_once_it_has_applied_what_is_committed() {
         let age = StateAge::default();
-        assert_eq!((age.answered(), age.elapsed()), (None, None));
+        let answered = || age.answered().map(PastMoment::elapsed);
+        assert_eq!((answered(), age.elapsed()), (None, None));
         age.report(&leading(5, &[7, 5, 3]));
-        assert_eq!((age.answered(), age.elapsed()), (Some(3 * SECOND), Some(3 * SECOND)));
+        assert_eq!((answered(), age.elapsed()), (Some(3 * SECOND), Some(3 * SECOND)));
         tokio::time::advance(SECOND).await;
         // An entry is committed, and not applied.
         age.report(&leading(5, &[7, 6, 3]));
-        assert_eq!((age.answered(), age.elapsed()), (Some(3 * SECOND), Some(4 * SECOND)));
+        assert_eq!((answered(), age.elapsed()), (Some(3 * SECOND), Some(4 * SECOND)));
         age.report(&leading(6, &[7, 6, 3]));
         assert_eq!(age.elapsed(), Some(3 * SECOND));
         // A leader that has applied nothing of its own term may lack what was committed before.
@@ -165,7 +192,7 @@ mod tests {
         age.report(&metrics);
         assert_eq!(age.elapsed(), Some(4 * SECOND));
         age.report(&GroupMetrics { state: ServerState::Follower, ..metrics });
-        assert_eq!((age.answered(), age.elapsed()), (None, Some(4 * SECOND)));
+        assert_eq!((answered(), age.elapsed()), (None, Some(4 * SECOND)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,5 +205,28 @@ mod tests {
         assert_eq!(age.elapsed(), Some(3 * SECOND));
         age.complete(SECOND);
         assert_eq!(age.elapsed(), Some(SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_of_before_a_halt_is_no_news_after_it() {
+        let (openraft, metrics) = watch::channel(leading(6, &[7, 6, 3]));
+        let (noted, reported) = watch::channel(Instant::now());
+        let age = Arc::new(StateAge::default());
+        tokio::spawn(note_reports(metrics, noted, Arc::clone(&age)));
+        let answered = || age.answered().map(PastMoment::elapsed);
+        let report = async || {
+            openraft.send_modify(|_| {});
+            tokio::time::sleep(REPORT_PAUSE / 2).await;
+        };
+        report().await;
+        assert_eq!(answered(), Some(3 * SECOND + REPORT_PAUSE / 2));
+        // This one waits until the pause is over, and that takes long.
+        openraft.send_modify(|_| {});
+        tokio::time::advance(60 * SECOND).await;
+        tokio::time::sleep(REPORT_PAUSE).await;
+        assert!(answered() > Some(63 * SECOND), "{:?}", answered());
+        assert!(reported.borrow().elapsed() > 60 * SECOND);
+        report().await;
+        assert_eq!(answered(), Some(3 * SECOND + REPORT_PAUSE / 2));
     }
 }

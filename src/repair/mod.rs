@@ -42,7 +42,7 @@ mod replay;
 mod report;
 mod salvage;
 mod survey;
-mod verify;
+pub(crate) mod verify;
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -28,7 +28,7 @@ use super::progress::SnapshotProgress;
 use super::silence::SilentPeers;
 use super::transport::PeerTransport;
 use crate::cluster::consensus::Consensus;
-use crate::cluster::state_age::StateAge;
+use crate::cluster::state_age::{PastMoment, StateAge};
 
 /// Maximum number of connections to an address that nobody uses.
 const IDLE_MAX: usize = 64;
@@ -118,6 +118,8 @@ pub(crate) struct PeerConnection<T> {
     sender: Option<SendRequest<Body>>,
     /// Entries that are on their way, although openraft waits for them no longer.
     sending: Option<SendingEntries<T>>,
+    /// Number of snapshots in a row that the node was sent and did not accept.
+    pub(super) failed_transfers: u32,
 }
 
 /// Entries on their way to another node. openraft gives them the time of a heartbeat, and sends
@@ -140,14 +142,8 @@ impl<T: PeerTransport> PeerNetwork<T> {
 
     /// Returns a connection to a node. Whatever else answers at the address does nothing.
     pub(crate) fn connection_to(&self, target: Option<u64>, address: &str) -> PeerConnection<T> {
-        let (network, address) = (self.clone(), address.to_owned());
-        PeerConnection { network, address, target, sender: None, sending: None }
-    }
-
-    /// Returns a request to append entries, as this node sends it now.
-    fn appending(&self, rpc: AppendEntriesRequest<Consensus>) -> PeerRequest {
-        let age = self.age.answered().map(|age| age.as_millis());
-        PeerRequest::Append(rpc, age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)))
+        let (network, address, sender, sending) = (self.clone(), address.to_owned(), None, None);
+        PeerConnection { network, address, target, sender, sending, failed_transfers: 0 }
     }
 }
 
@@ -266,7 +262,11 @@ impl<T: PeerTransport> PeerConnection<T> {
 
     /// Sends entries. If the caller goes away meanwhile, they stay on their way, and whoever sends
     /// the same entries next waits for the answer to them.
-    async fn append(&mut self, rpc: AppendEntriesRequest<Consensus>) -> io::Result<PeerAnswer> {
+    async fn append(
+        &mut self,
+        rpc: AppendEntriesRequest<Consensus>,
+        answered: Option<PastMoment>,
+    ) -> io::Result<PeerAnswer> {
         let last = rpc.entries.last().map(|entry| entry.log_id);
         let entries = EntriesName { vote: rpc.vote, previous: rpc.prev_log_id, last };
         if let Some(sending) = &mut self.sending {
@@ -283,7 +283,7 @@ impl<T: PeerTransport> PeerConnection<T> {
         let mut connection = self.network.connection_to(self.target, &self.address);
         connection.sender = self.sender.take();
         let task = tokio::spawn(async move {
-            let request = connection.network.appending(rpc);
+            let request = PeerRequest::Append(rpc, answered.map(PastMoment::millis));
             let answer = connection.ask(&request, ENTRIES_TIME).await;
             (connection, answer)
         });
@@ -351,12 +351,15 @@ impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
         rpc: AppendEntriesRequest<Consensus>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed> {
+        // What is committed by now may be more than openraft has just put into the request.
+        let answered = self.network.age.answered();
         // Only what has entries may outlive the one that sends it. It is asked for once per
         // heartbeat, and the question whether a leader still leads as often as clients read.
         let answer = if rpc.entries.is_empty() {
-            self.ask(&self.network.appending(rpc), option.hard_ttl()).await
+            let request = PeerRequest::Append(rpc, answered.map(PastMoment::millis));
+            self.ask(&request, option.hard_ttl()).await
         } else {
-            self.append(rpc).await
+            self.append(rpc, answered).await
         };
         match answer {
             Ok(PeerAnswer::Appended(response)) => Ok(response),
@@ -386,7 +389,7 @@ impl<T: PeerTransport> RaftNetwork<Consensus> for PeerConnection<T> {
     ) -> Result<SnapshotResponse<u64>, StreamingError<Consensus, Fatal<u64>>> {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = self.send_snapshot(vote, &snapshot) => sent,
+            sent = self.send_patiently(vote, &snapshot) => sent,
         }
     }
 }

@@ -1,14 +1,38 @@
-//! Questions that a node, or something else at its address, does not answer with 200.
+//! Questions to nodes that do not answer, or late, or not with 200.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use openraft::error::StreamingError;
+use openraft::network::RPCOption;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::storage::RaftStateMachine as _;
+use openraft::{
+    CommittedLeaderId, Entry, EntryPayload, LogId, RaftNetwork as _, RaftSnapshotBuilder as _,
+    ServerState, Snapshot, Vote,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::client::{AskFailure, PeerNetwork};
-use super::messages::{PeerAnswer, PeerRequest};
-use super::transport::Tcp;
+use super::messages::{PeerAnswer, PeerRequest, Recipient};
+use super::server::{PeerNode, serve};
+use super::transport::{PeerTransport, Tcp};
+use crate::cluster::apply::Applier;
+use crate::cluster::consensus::Consensus;
+use crate::cluster::group::GroupMetrics;
+use crate::options::Options;
+use crate::raft::StateMachine;
+
+fn network<T: PeerTransport>(transport: T) -> PeerNetwork<T> {
+    let (idle, progress, age) = (Arc::default(), Arc::default(), Arc::default());
+    let (cluster, secret) = (None, Arc::from("secret"));
+    PeerNetwork { transport, group: 1, cluster, secret, idle, progress, age }
+}
 
 /// Returns what is said of a question that a node answers with a status.
 async fn asked(status: u16) -> Result<PeerAnswer, AskFailure> {
@@ -23,10 +47,7 @@ async fn asked(status: u16) -> Result<PeerAnswer, AskFailure> {
         // Until the other side is done.
         drop(stream.read_to_end(&mut Vec::new()).await);
     });
-    let (idle, progress, age) = (Arc::default(), Arc::default(), Arc::default());
-    let (transport, cluster, secret) = (Tcp, None, Arc::from("secret"));
-    let network = PeerNetwork { transport, group: 1, cluster, secret, idle, progress, age };
-    let mut connection = network.connection_to(Some(1), &address);
+    let mut connection = network(Tcp).connection_to(Some(1), &address);
     connection.ask_once(&PeerRequest::ReadIndex, Duration::from_secs(10)).await
 }
 
@@ -40,4 +61,129 @@ async fn a_node_that_fails_behind_a_request_may_have_done_it() {
         let is_refused = matches!(answer, PeerAnswer::Failed(_) | PeerAnswer::Refused(_));
         assert!(is_refused, "{status}: {answer:?}");
     }
+}
+
+/// The way to a node, if it is there.
+#[derive(Clone, Default)]
+struct WayToSlowPeer {
+    peer: Option<Arc<SlowPeer>>,
+    connects: Arc<AtomicUsize>,
+}
+
+impl PeerTransport for WayToSlowPeer {
+    type Stream = DuplexStream;
+
+    async fn connect(&self, _: &str) -> io::Result<DuplexStream> {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        let Some(peer) = self.peer.clone() else {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        };
+        let (here, there) = tokio::io::duplex(1 << 16);
+        SlowPeer::answer_at(peer, there);
+        Ok(here)
+    }
+}
+
+/// A node that takes the first entries only when it is told to, and no snapshot.
+#[derive(Default)]
+struct SlowPeer {
+    /// How old its leader says that it is.
+    ages: Mutex<Vec<Option<u64>>>,
+    goes_on: Notify,
+}
+
+impl SlowPeer {
+    fn answer_at(peer: Arc<Self>, stream: DuplexStream) {
+        tokio::spawn(serve(stream, peer));
+    }
+}
+
+impl PeerNode for SlowPeer {
+    fn secret(&self) -> &'static str {
+        "secret"
+    }
+
+    async fn answer(&self, _: Recipient, _: u64, request: PeerRequest) -> PeerAnswer {
+        match request {
+            PeerRequest::Append(_, age) => {
+                let count = {
+                    let mut ages = self.ages.lock().unwrap();
+                    ages.push(age);
+                    ages.len()
+                };
+                if count == 1 {
+                    self.goes_on.notified().await;
+                }
+                PeerAnswer::Appended(AppendEntriesResponse::Success)
+            }
+            PeerRequest::BeginSnapshot => PeerAnswer::SnapshotBegun(1),
+            PeerRequest::PutPiece { .. } => PeerAnswer::Done,
+            _ => PeerAnswer::Failed("no space left".to_owned()),
+        }
+    }
+}
+
+/// Sends a snapshot several times, as openraft does. Returns how many connections that takes, and
+/// how long it lasts.
+async fn sent(times: usize, peer: Option<Arc<SlowPeer>>) -> (usize, Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state: StateMachine<Consensus, Applier> =
+        StateMachine::open(dir.path(), Options::new(), Applier::new()).unwrap();
+    let built = state.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let transport = WayToSlowPeer { peer, ..WayToSlowPeer::default() };
+    let mut connection = network(transport.clone()).connection_to(Some(2), "two");
+    let begun = Instant::now();
+    for _ in 0..times {
+        let snapshot = Snapshot { meta: built.meta.clone(), snapshot: built.snapshot.clone() };
+        let (vote, option) = (Vote::new_committed(1, 1), RPCOption::new(Duration::from_secs(60)));
+        let sent = connection.full_snapshot(vote, snapshot, std::future::pending(), option).await;
+        assert!(matches!(sent, Err(StreamingError::Network(_))), "{sent:?}");
+    }
+    (transport.connects.load(Ordering::Relaxed), begun.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_down_or_refuses_is_not_sent_a_snapshot_without_a_pause() {
+    let (connects, took) = sent(10, None).await;
+    assert_eq!((connects, took.as_secs()), (10, 5));
+    // What is refused was sent as a whole.
+    let (_, took) = sent(10, Some(Arc::default())).await;
+    assert_eq!(took.as_secs(), (1 + 2 + 4 + 8 + 16 + 32 + 4 * 64) / 2);
+}
+
+/// What the leader has committed by the time they are sent is not what they say.
+#[tokio::test(start_paused = true)]
+async fn entries_tell_the_age_that_their_leader_had_when_they_were_made() {
+    let peer = Arc::new(SlowPeer::default());
+    let way = WayToSlowPeer { peer: Some(Arc::clone(&peer)), ..WayToSlowPeer::default() };
+    let network = network(way);
+    let answered = |millis| {
+        let mut metrics = GroupMetrics::new_initial(1);
+        (metrics.state, metrics.current_leader) = (ServerState::Leader, Some(1));
+        metrics.millis_since_quorum_ack = Some(millis);
+        network.age.report(&metrics);
+    };
+    let entries = |term| AppendEntriesRequest {
+        vote: Vote::new_committed(term, 1),
+        prev_log_id: None,
+        entries: vec![Entry::<Consensus> {
+            log_id: LogId::new(CommittedLeaderId::new(term, 1), 0),
+            payload: EntryPayload::Blank,
+        }],
+        leader_commit: None,
+    };
+    let option = || RPCOption::new(Duration::from_secs(60));
+    let pause = Duration::from_millis(100);
+    let mut connection = network.connection_to(Some(2), "two");
+    answered(1000);
+    let first = connection.append_entries(entries(1), option());
+    assert!(tokio::time::timeout(pause, first).await.is_err());
+    let meanwhile = async {
+        tokio::time::sleep(pause).await;
+        answered(0);
+        peer.goes_on.notify_one();
+    };
+    let (second, ()) = tokio::join!(connection.append_entries(entries(2), option()), meanwhile);
+    assert!(matches!(second, Ok(AppendEntriesResponse::Success)), "{second:?}");
+    assert_eq!(*peer.ages.lock().unwrap(), [Some(1000), Some(1200)]);
 }

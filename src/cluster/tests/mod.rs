@@ -14,3 +14,4 @@ mod scripted;
 #[cfg(not(shuttle))]
 mod simulation;
 mod starting;
+mod transfers;

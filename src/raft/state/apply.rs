@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use openraft::{
-    DefensiveError, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, RaftTypeConfig,
-    StorageError, StoredMembership, Violation,
+    DefensiveError, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogIdOptionExt as _,
+    RaftTypeConfig, SnapshotMeta, StorageError, StoredMembership, Violation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ pub(super) struct OpenedState<C: RaftTypeConfig> {
 /// The state that all handles share.
 pub(super) struct StateCore<C: RaftTypeConfig, A> {
     pub(super) dir: StateDir,
-    env: Env,
+    pub(super) env: Env,
     options: Options,
     pub(super) application: A,
     /// The number of the next directory.
@@ -279,6 +279,19 @@ pub(super) fn applied_to<C: RaftTypeConfig>(db: &Reader) -> Result<AppliedNow<C>
 }
 
 impl<C: RaftTypeConfig> AppliedNow<C> {
+    /// Returns how the content of a snapshot differs from what it has to be, if it does.
+    pub(super) fn difference(&self, meta: &SnapshotMeta<C::NodeId, C::Node>) -> Option<String> {
+        let is_same = self.log_id == meta.last_log_id && self.membership == meta.last_membership;
+        if is_same || made(Mistake::RaftPlaceForgotten) {
+            return None;
+        }
+        Some(format!(
+            "the snapshot holds the state up to log index {:?}, and has to hold it up to {:?}",
+            self.log_id.index(),
+            meta.last_log_id.index()
+        ))
+    }
+
     /// Writes what is applied, together with the changes of a transaction.
     fn put(&self, tx: &mut Transaction) -> Result<()> {
         if !made(Mistake::RaftPlaceForgotten) {

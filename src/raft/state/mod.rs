@@ -3,8 +3,8 @@
 //!
 //! - `apply` applies entries, `limits` says what a request may write, `snapshots` builds and
 //!   installs snapshots, `files` is what they consist of, `pointer` says which directories count,
-//!   `held` is what the log hears of all that, `feed` follows the changes, and `copies` are for
-//!   others.
+//!   `held` is what the log hears of all that, `feed` follows the changes, `copies` are for others,
+//!   and `received` looks for damage in snapshots that have arrived.
 //! - The store of a state machine is replaced when a snapshot is installed. Whoever has the store
 //!   from before can read it to the end.
 
@@ -20,12 +20,15 @@ mod held;
 mod limits;
 mod owned_dir;
 mod pointer;
+#[cfg(feature = "cluster")]
+mod received;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +42,7 @@ use super::blocking::blocking;
 use super::failure::During as _;
 use super::log::Holder;
 use crate::clock::GivenTime;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::store::{Bitcask, Env, Reader};
 use apply::{Apply, StateCore};
@@ -194,7 +197,10 @@ where
     A: Apply<C>,
 {
     async fn build_snapshot(&mut self) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
-        let built = blocking(|| self.0.build_snapshot());
+        // openraft would wait for ever for a task that has panicked, and build no other.
+        let built = catch_unwind(AssertUnwindSafe(|| blocking(|| self.0.build_snapshot())));
+        let panicked = |_| Err(Error::Panicked { path: self.0.path().into() });
+        let built = built.unwrap_or_else(panicked);
         built.during(ErrorSubject::Snapshot(None), ErrorVerb::Write)
     }
 }

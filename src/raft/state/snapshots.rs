@@ -120,16 +120,7 @@ where
         meta: &SnapshotMeta<C::NodeId, C::Node>,
     ) -> Result<OpenedState<C>> {
         let opened = self.open_state(number)?;
-        let found = &opened.applied;
-        let is_same = found.log_id == meta.last_log_id && found.membership == meta.last_membership;
-        if is_same || made(Mistake::RaftPlaceForgotten) {
-            return Ok(opened);
-        }
-        let reason = format!(
-            "the snapshot holds the state up to log index {:?}, and has to hold it up to {:?}",
-            found.log_id.index(),
-            meta.last_log_id.index()
-        );
+        let Some(reason) = opened.applied.difference(meta) else { return Ok(opened) };
         Err(Error::InvalidSource { path: self.dir.join(DirRole::Snapshot, number), reason })
     }
 

@@ -467,3 +467,19 @@ fn snapshots_of_two_nodes_have_different_ids() {
         assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{ids:?}");
     });
 }
+
+/// openraft waits for what builds a snapshot, and would never build another one.
+#[test]
+fn a_panic_while_a_snapshot_is_built_is_an_error() {
+    let twin = Twin::new();
+    let mut state = try_state(&twin).unwrap();
+    now(state.apply([put(0, "a", 1000, None)])).unwrap();
+    let mut builder = now(state.get_snapshot_builder());
+    let panics = |opened: Option<&Path>| {
+        let is_of_snapshot = |path: &Path| path.to_string_lossy().contains("snapshot-");
+        assert!(!opened.is_some_and(is_of_snapshot), "as if there were a mistake in it");
+    };
+    let built = twin.with_interference(panics, || now(builder.build_snapshot()));
+    let error = built.unwrap_err().to_string();
+    assert!(error.contains("panicked"), "{error}");
+}
