@@ -124,7 +124,7 @@ impl RaftGroup {
         let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
         let raft = raft.map_err(|error| stopped(&error))?;
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(proposer::run(raft.clone(), waiting));
+        tokio::spawn(proposer::run(raft.clone(), Arc::clone(&age), waiting));
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
         let (noted, reported) = watch::channel(Instant::now());

@@ -7,6 +7,7 @@ pub(crate) mod chance;
 mod lending;
 mod members;
 mod pairs;
+mod parted;
 mod restoring;
 mod scripted;
 #[cfg(not(shuttle))]
