@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::keys::{LogItem, entries_prefix, index_of, key_of};
 use crate::error::{Error, Result};
+use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::raft::encoding::{decode_in, encode, encode_checked};
 use crate::raft::failure::During as _;
@@ -22,8 +23,8 @@ use crate::sync::Mutex;
 /// Size in bytes above which what is appended or removed goes into another batch.
 const BATCH_SIZE: u64 = 8 << 20;
 
-/// Number of entries that are removed together.
-const DELETED_TOGETHER: u64 = 4096;
+/// Number of entries that are removed together. Tests have few entries.
+const DELETED_TOGETHER: u64 = if cfg!(test) { 4 } else { 4096 };
 
 /// Number of entries that are looked up together.
 const READ_TOGETHER: u64 = 64;
@@ -248,9 +249,14 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         };
         // Before anything is removed: a reader that has found an entry after this finds it
         // outdated.
-        self.truncations.fetch_add(1, Ordering::AcqRel);
+        if !made(Mistake::RaftTruncationNotCounted) {
+            self.truncations.fetch_add(1, Ordering::AcqRel);
+        }
         // Readers find no entry beyond the end from now on.
         ends.last = before;
+        if made(Mistake::RaftTruncatedFromFront) {
+            return self.delete_all(store, Batch::new(), since..end);
+        }
         self.delete_all(store, Batch::new(), (since..end).rev())
     }
 
@@ -299,13 +305,18 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         }
         let key = self.key(LogItem::Purged);
         let mut batch = Batch::new();
-        batch.put(&key, encode(&key, &upto)?);
+        if !made(Mistake::RaftPurgeNotedLate) {
+            batch.put(&key, encode(&key, &upto)?);
+        }
         // The log may end far before what was purged.
         let mut keys = store.prefix_keys(entries_prefix(self.number));
         let (first, last) = (keys.next().transpose()?, keys.next_back().transpose()?);
         let first = first.and_then(|key| index_of(&key)).unwrap_or(u64::MAX);
         let last = last.and_then(|key| index_of(&key)).unwrap_or(first).min(upto.index);
         self.delete_all(store, batch, first..last.saturating_add(1))?;
+        if made(Mistake::RaftPurgeNotedLate) {
+            put(store, &key, &upto)?;
+        }
         ends.pending = None;
         Ok(())
     }

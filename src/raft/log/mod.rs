@@ -174,6 +174,7 @@ impl<C: RaftTypeConfig> LogStore<C> {
     fn purge_held(&self) -> Result<bool> {
         let Some(upto) = self.group.pending() else { return Ok(false) };
         if let Some(holder) = &self.holder
+            && !made(Mistake::RaftPurgedEarly)
             && !holder.holds(upto.index)?
         {
             return Ok(true);
@@ -338,6 +339,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         let removed = match blocking(|| self.group.truncate(&self.shared.store, log_id.index)) {
             // A snapshot that replaces these entries may come next, and is durable before the log
             // is synced again.
+            Ok(()) if made(Mistake::RaftTruncationNotSynced) => Ok(()),
             Ok(()) => self.synced().await,
             failed => failed,
         };
