@@ -48,6 +48,10 @@ const HELD_LOOKED: Duration = Duration::from_millis(5);
 /// openraft gets about 4 MiB of entries at a time to send them to another node, and gives that node
 /// its `heartbeat_interval` to store them. That interval has to suffice for it.
 ///
+/// openraft keeps entries in memory from their commitment until they are applied. A node that
+/// applies them more slowly than it appends them has to take fewer of its leader: its network can
+/// hold them back, and answer `PartialSuccess` with the entry before them.
+///
 /// Clones and groups share the store, which is closed when the last of them is dropped.
 pub struct LogStore<C: RaftTypeConfig> {
     shared: Arc<SharedLog>,

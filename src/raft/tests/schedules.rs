@@ -179,7 +179,7 @@ fn groups_that_share_syncs() {
 }
 
 /// Returns a snapshot of what a leader has applied.
-fn snapshot_after(entries: impl Iterator<Item = Entry<TestConfig>>) -> Snapshot<TestConfig> {
+fn snapshot_after(entries: impl Iterator<Item = Entry<TestConfig>> + Send) -> Snapshot<TestConfig> {
     let mut leader: State = try_state(&Twin::new()).unwrap();
     done(leader.apply(entries)).unwrap();
     done(done(leader.get_snapshot_builder()).build_snapshot()).unwrap()
