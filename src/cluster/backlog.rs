@@ -2,8 +2,8 @@
 //!
 //! - openraft commits what its leader has committed, and keeps it in memory until it is applied. A
 //!   node whose store is slower than its log would run out of memory.
-//! - Such a node takes no more entries until it has applied some, and hears its leader nevertheless.
-//!   It does not wait within openraft, which would not notice the leader meanwhile.
+//! - Such a node takes no more entries until it has applied some, and hears its leader all the
+//!   same. It does not wait within openraft, which would not notice the leader meanwhile.
 //! - Only what is committed counts. It is applied whatever comes, so no node waits for ever.
 
 use std::collections::VecDeque;
@@ -100,7 +100,8 @@ impl ApplyBacklog {
         behind.map(|(_, size)| size).sum::<usize>() > BACKLOG_MAX
     }
 
-    /// Notes entries that this node is about to take. They replace those that it has in their place.
+    /// Notes entries that this node is about to take. They replace those that it has in their
+    /// place.
     fn note(&self, rpc: &AppendEntriesRequest<Consensus>) {
         let (Some(first), Some(last)) = (rpc.entries.first(), rpc.entries.last()) else { return };
         let size = rpc.entries.iter().map(|entry| match &entry.payload {

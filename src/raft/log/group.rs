@@ -12,7 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keys::{LogItem, entries_prefix, index_of, key_of};
-use crate::error::{Error, Result};
+use super::reader::gap;
+use crate::error::Result;
 use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::raft::encoding::{decode_in, encode, encode_checked};
@@ -213,6 +214,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         end: u64,
         size: u64,
     ) -> Result<Vec<C::Entry>> {
+        let truncations = self.truncations();
         let ends = self.ends.lock().clone();
         let (mut at, end) = (start.max(ends.first), end.min(ends.next()));
         let (mut entries, mut read_size) = (Vec::new(), 0);
@@ -222,12 +224,11 @@ impl<C: RaftTypeConfig> GroupLog<C> {
             let keys: Vec<_> = (at..until).map(|index| self.key(LogItem::Entry(index))).collect();
             for (index, (key, bytes)) in (at..).zip(keys.iter().zip(store.get_many(&keys)?)) {
                 let Some(bytes) = bytes else {
-                    // It may have been purged or truncated meanwhile.
+                    // It may have been purged or truncated meanwhile, and others appended.
                     let now = self.ends.lock();
-                    if index < now.first || index >= now.next() {
-                        return Ok(entries);
-                    }
-                    return Err(gap(store, self.number, index));
+                    let is_gone = self.truncations() != truncations
+                        || !(now.first..now.next()).contains(&index);
+                    return if is_gone { Ok(entries) } else { Err(gap(store, self.number, index)) };
                 };
                 read_size += bytes.len() as u64;
                 entries.push(decode_in(store.path(), key, &bytes)?);
@@ -389,13 +390,4 @@ fn write<C: RaftTypeConfig>(
     batch.clear();
     ends.last = last;
     Ok(())
-}
-
-/// The error for an entry that is missing between others.
-fn gap(store: &Bitcask, group: u64, missing: u64) -> Error {
-    let reason = format!(
-        "the Raft log of group {group} has no entry {missing}, but later ones; restore the node \
-         from a snapshot or a backup"
-    );
-    Error::corrupt(store.path(), 0, reason)
 }

@@ -227,8 +227,8 @@ impl<C: RaftTypeConfig> LogStore<C> {
         Ok(())
     }
 
-    /// Refuses a state that lacks what was purged. Nothing is removed from the disk before the state
-    /// holds it.
+    /// Refuses a state that lacks what was purged. Nothing is removed from the disk before the
+    /// state holds it.
     fn check_held(&self, holder: &dyn Holder<C>, applied: Option<&LogId<C::NodeId>>) -> Result<()> {
         let purged = self.group.state().last_purged_log_id;
         let Some(purged) = purged.filter(|_| self.group.pending().is_none()) else { return Ok(()) };

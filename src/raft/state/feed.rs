@@ -185,8 +185,8 @@ impl<C: RaftTypeConfig, A> EntryFeed<C, A> {
                 Ok(EntryStep::Passed)
             }
             Ok(Received::Nothing) => Ok(EntryStep::Nothing),
-            // The store of now may have what the one before has not any more. An entry that was read
-            // in part would begin anew there.
+            // The store of now may have what the one before has not any more. An entry that was
+            // read in part would begin anew there.
             Err(error)
                 if error.needs_resync()
                     && self.entry.is_none()

@@ -291,8 +291,8 @@ fn readers_while_a_log_is_truncated() {
     }
 }
 
-/// openraft purges what a snapshot replaces while that is being installed. Whenever the power
-/// fails, the node has the entries or what they led to.
+/// openraft purges what a snapshot replaces while that is being installed. Whenever the process or
+/// the power ends, the node has the entries or what they led to.
 #[test]
 fn schedules_of_purges_while_a_snapshot_is_installed() {
     run(purges_while_a_snapshot_is_installed);
@@ -324,11 +324,13 @@ fn purges_while_a_snapshot_is_installed() {
     let failing = {
         let twin = Arc::clone(&twin);
         thread::spawn(move || {
-            let image = || {
+            [true, false, true].map(|is_kill| {
                 thread::yield_now();
+                if is_kill {
+                    return twin.kill_image_now();
+                }
                 twin.power_image(twin.op_count(), |_| false)
-            };
-            [(); 3].map(|()| image())
+            })
         })
     };
     install(&mut state, &snapshot);
