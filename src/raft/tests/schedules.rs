@@ -274,9 +274,10 @@ fn readers_while_a_log_is_truncated() {
         .map(|is_limited| {
             let mut reader = done(log.get_log_reader());
             thread::spawn(move || {
-                let entries = match is_limited {
-                    true => done(reader.limited_get_log_entries(1, 6)),
-                    false => done(reader.try_get_log_entries(1..6)),
+                let entries = if is_limited {
+                    done(reader.limited_get_log_entries(1, 6))
+                } else {
+                    done(reader.try_get_log_entries(1..6))
                 };
                 let found: Vec<_> = entries.unwrap().into_iter().map(|it| it.log_id).collect();
                 let expected: Vec<_> = (1..6).map(|at| log_id(1, at)).collect();
