@@ -93,6 +93,30 @@ pub(crate) enum Mistake {
     /// A vote for Raft counts as durable before its sync.
     #[cfg(feature = "raft")]
     RaftVoteNotSynced,
+    /// A removal of the end of a Raft log returns before its sync.
+    #[cfg(feature = "raft")]
+    RaftTruncationNotSynced,
+    /// A removal of the end of a Raft log is not counted, so readers from before go on.
+    #[cfg(feature = "raft")]
+    RaftTruncationNotCounted,
+    /// The end of a Raft log is removed with its first entry first.
+    #[cfg(feature = "raft")]
+    RaftTruncatedFromFront,
+    /// Entries of a Raft log are purged before the state holds what they led to.
+    #[cfg(feature = "raft")]
+    RaftPurgedEarly,
+    /// What was purged of a Raft log is noted when the entries are gone.
+    #[cfg(feature = "raft")]
+    RaftPurgeNotedLate,
+    /// A snapshot for Raft is installed before what was received of it is durable.
+    #[cfg(feature = "raft")]
+    RaftReceivedNotSynced,
+    /// A snapshot for Raft is installed before the names of its files are durable.
+    #[cfg(feature = "raft")]
+    RaftFilesNotNamed,
+    /// The pointer of a state machine names directories whose names are not durable.
+    #[cfg(feature = "raft")]
+    RaftPointerEarly,
     /// An entry is applied with the place of the one before it.
     #[cfg(feature = "raft")]
     RaftPlaceBehind,

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::apply::Applier;
+use super::backlog::ApplyBacklog;
 use super::consensus::{Answered, Consensus, Request};
 use super::error::{ClusterError, failed};
 use super::leading::HandOvers;
@@ -35,7 +36,6 @@ const RENAMED_MAX: usize = 128 << 10;
 const HISTORY: History = History::LastUpTo { duration: Duration::from_secs(600), bytes: 64 << 20 };
 /// Time after which a client is told that the group does not answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Longest time for a sign of a leader, in milliseconds. To hand a lead over takes up to four times
 /// as long, and others wait for 15 s.
 const ELECTION_MAX: u64 = 3000;
@@ -52,6 +52,8 @@ pub(crate) struct RaftGroup {
     reads: mpsc::Sender<WaitingRead>,
     /// How old the state is.
     age: Arc<StateAge>,
+    /// What this node has committed and not applied.
+    backlog: ApplyBacklog,
     /// When openraft last reported. It does not while it waits for the disk.
     reported: watch::Receiver<Instant>,
     /// While this node hands the lead over, it takes no requests.
@@ -122,7 +124,7 @@ impl RaftGroup {
         let raft = Raft::new(id, Arc::new(config), network, log, state.clone()).await;
         let raft = raft.map_err(|error| stopped(&error))?;
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(proposer::run(raft.clone(), waiting));
+        tokio::spawn(proposer::run(raft.clone(), Arc::clone(&age), waiting));
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
         let (noted, reported) = watch::channel(Instant::now());
@@ -135,6 +137,7 @@ impl RaftGroup {
             writes,
             reads,
             age,
+            backlog: ApplyBacklog::default(),
             reported,
             handing_over,
             sending,
@@ -167,7 +170,7 @@ impl RaftGroup {
         // an entry of its own.
         let leader_term = rpc.vote.leader_id().term;
         let knows_all = committed.is_some_and(|at| at.leader_id.term == leader_term);
-        let answer = self.raft.append_entries(rpc).await;
+        let answer = self.backlog.append(&self.raft, rpc).await;
         let has_all = matches!(answer, Ok(AppendEntriesResponse::Success))
             && self.raft.metrics().borrow().last_applied >= committed;
         if let Some(age) = quorum_age.filter(|_| has_all && knows_all) {

@@ -17,6 +17,7 @@ mod accepting;
 mod admin;
 mod apply;
 mod asking;
+mod backlog;
 mod backup;
 mod changes;
 mod consensus;

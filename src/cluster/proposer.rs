@@ -3,7 +3,15 @@
 //! openraft takes the next request only when the entry of the last one is durable. So requests that
 //! come meanwhile share the next entry, and with it a sync, a message to each node, and a
 //! transaction of the store.
+//!
+//! A leader without a majority goes on leading. What it appended would pile up, and be applied all
+//! at once when the majority is back. So such a leader appends nothing behind an entry that is not
+//! applied.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use openraft::Raft;
@@ -13,6 +21,7 @@ use super::consensus::{Answered, Consensus, Proposal, Request};
 use super::drawn;
 use super::error::ClusterError;
 use super::group::{PATIENCE, failed_write, must_lead};
+use super::state_age::StateAge;
 use crate::mistake::{Mistake, made};
 
 /// Maximum number of requests in an entry.
@@ -20,14 +29,26 @@ const REQUESTS_MAX: usize = 512;
 /// Size of the requests of an entry, in bytes, above which it takes no more of them.
 const SIZE_MAX: usize = 4 << 20;
 
+/// Age of the majority's last answer from which on nothing is appended behind an entry that is not
+/// applied. A client waits as long for a slow disk.
+const QUORUM_AGE_MAX: Duration = PATIENCE;
+
 /// A request, and the client that waits for its answer.
 pub(super) struct WaitingRequest {
     pub(super) request: Request,
     pub(super) done: oneshot::Sender<Result<Answered, ClusterError>>,
 }
 
+/// The answer to an entry that was proposed, when openraft has it.
+type ProposalAnswer = Pin<Box<dyn Future<Output = Result<Vec<Answered>, ClusterError>> + Send>>;
+
 /// Proposes what waits, until the group has ended.
-pub(super) async fn run(raft: Raft<Consensus>, mut waiting: mpsc::Receiver<WaitingRequest>) {
+pub(super) async fn run(
+    raft: Raft<Consensus>,
+    age: Arc<StateAge>,
+    mut waiting: mpsc::Receiver<WaitingRequest>,
+) {
+    let mut unanswered = None;
     let mut next = None;
     loop {
         let first = match next.take() {
@@ -55,24 +76,43 @@ pub(super) async fn run(raft: Raft<Consensus>, mut waiting: mpsc::Receiver<Waiti
             continue;
         }
         let (requests, clients) = gathered.into_iter().map(|it| (it.request, it.done)).unzip();
-        answer(propose(&raft, requests).await, clients);
+        answer(propose(&raft, &age, &mut unanswered, requests).await, clients);
     }
 }
 
-/// Proposes one entry.
+async fn is_pending(answer: &mut ProposalAnswer) -> bool {
+    poll_fn(|context| Poll::Ready(answer.as_mut().poll(context).is_pending())).await
+}
+
+/// Proposes one entry. The answer stays in `unanswered` if it does not come in time.
 async fn propose(
     raft: &Raft<Consensus>,
+    age: &StateAge,
+    unanswered: &mut Option<ProposalAnswer>,
     requests: Vec<Request>,
 ) -> Result<Vec<Answered>, ClusterError> {
     must_lead(&raft.metrics().borrow())?;
+    if let Some(last) = unanswered
+        && is_pending(last).await
+        && age.answered().is_none_or(|moment| moment.elapsed() >= QUORUM_AGE_MAX)
+    {
+        return Err(ClusterError::NotLeader { leader: None });
+    }
     let proposal = Proposal { time: now(), seed: drawn::number(), requests };
+    let proposer = raft.clone();
+    let answer = unanswered.insert(Box::pin(async move {
+        match proposer.client_write(proposal).await {
+            Ok(written) => Ok(written.data.0),
+            Err(error) => Err(failed_write(&error)),
+        }
+    }));
     // If this node loses the lead, and its log is replaced by a snapshot, openraft never answers.
     let answers = tokio::select! {
         biased;
-        written = raft.client_write(proposal) => match written {
-            Ok(written) => Ok(written.data.0),
-            Err(error) => Err(failed_write(&error)),
-        },
+        answers = answer => {
+            *unanswered = None;
+            answers
+        }
         () = deposed(raft) => Err(ClusterError::Unknown),
         () = tokio::time::sleep(PATIENCE) => Err(ClusterError::Unknown),
     };

@@ -9,6 +9,7 @@ mod lending;
 mod members;
 mod moves;
 mod pairs;
+mod parted;
 mod restoring;
 mod scripted;
 #[cfg(not(shuttle))]

@@ -9,7 +9,7 @@ use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, Vote};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::cluster::consensus::{Answered, Consensus, Request};
+use crate::cluster::consensus::{Answered, Consensus, Proposal, Request};
 use crate::cluster::group::PATIENCE;
 use crate::cluster::network::Tcp;
 use crate::cluster::network::messages::{PeerAnswer, PeerRequest, Recipient};
@@ -112,5 +112,50 @@ async fn a_follower_is_as_old_as_its_leader_says_that_the_majority_is() {
     assert!(group.state_age() >= before, "{before:?}");
     let (begun, _) = heartbeat(Vec::new(), Some(0)).await;
     assert!(group.state_age() <= begun.elapsed(), "the majority has answered meanwhile");
+    second.stop().await;
+}
+
+/// Otherwise a node whose store is slower than its log would run out of memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_far_behind_takes_no_entries_and_hears_its_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let [founder, second] = pair(&dir).await;
+    let group = second.group(1).unwrap();
+    second.catch_up_with(None, &group).await.unwrap();
+    founder.stop().await;
+    let term = group.metrics().current_term + 1;
+    let command = vec!["SET".into(), "key".into(), Bytes::from(vec![b'x'; 10 << 10])];
+    let request = Request::Commands(CommandsRequest::new(vec![command], Vec::new()));
+    let append = async |last: LogId<u64>, is_heartbeat: bool| {
+        let log_id = LogId::new(CommittedLeaderId::new(term, 1), last.index + 1);
+        let proposal = Proposal { time: 0, seed: 0, requests: vec![request.clone()] };
+        let entry = Entry { log_id, payload: EntryPayload::Normal(proposal) };
+        let entries = if is_heartbeat { Vec::new() } else { vec![entry] };
+        let leader_commit = Some(if is_heartbeat { last } else { log_id });
+        let vote = Vote::new_committed(term, 1);
+        let rpc = AppendEntriesRequest { vote, prev_log_id: Some(last), leader_commit, entries };
+        match second.answer(Recipient::default(), 1, PeerRequest::Append(rpc, None)).await {
+            PeerAnswer::Appended(AppendEntriesResponse::Success) => Some(log_id),
+            PeerAnswer::Appended(AppendEntriesResponse::PartialSuccess(none)) => {
+                assert_eq!(none, Some(last));
+                None
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let applied = group.metrics().last_applied.unwrap();
+    let halt = group.state().halt();
+    let mut last = applied;
+    while let Some(taken) = append(last, false).await {
+        last = taken;
+        assert!(last.index < applied.index + 20, "it takes whatever comes");
+    }
+    assert!((6..=7).contains(&(last.index - applied.index)), "{last}");
+    assert!(append(last, true).await.is_some());
+    assert_eq!(group.metrics().last_log_index, Some(last.index));
+    drop(halt);
+    while append(last, false).await.is_none() {}
+    let wait = group.raft.wait(Some(PATIENCE));
+    wait.applied_index_at_least(Some(last.index + 1), "what was held back").await.unwrap();
     second.stop().await;
 }

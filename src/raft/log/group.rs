@@ -12,7 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keys::{LogItem, entries_prefix, index_of, key_of};
-use crate::error::{Error, Result};
+use super::reader::gap;
+use crate::error::Result;
+use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::raft::encoding::{decode_in, encode, encode_checked};
 use crate::raft::failure::During as _;
@@ -22,8 +24,8 @@ use crate::sync::Mutex;
 /// Size in bytes above which what is appended or removed goes into another batch.
 const BATCH_SIZE: u64 = 8 << 20;
 
-/// Number of entries that are removed together.
-const DELETED_TOGETHER: u64 = 4096;
+/// Number of entries that are removed together. Tests have few entries.
+const DELETED_TOGETHER: u64 = if cfg!(test) { 4 } else { 4096 };
 
 /// Number of entries that are looked up together.
 const READ_TOGETHER: u64 = 64;
@@ -212,6 +214,7 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         end: u64,
         size: u64,
     ) -> Result<Vec<C::Entry>> {
+        let truncations = self.truncations();
         let ends = self.ends.lock().clone();
         let (mut at, end) = (start.max(ends.first), end.min(ends.next()));
         let (mut entries, mut read_size) = (Vec::new(), 0);
@@ -221,12 +224,11 @@ impl<C: RaftTypeConfig> GroupLog<C> {
             let keys: Vec<_> = (at..until).map(|index| self.key(LogItem::Entry(index))).collect();
             for (index, (key, bytes)) in (at..).zip(keys.iter().zip(store.get_many(&keys)?)) {
                 let Some(bytes) = bytes else {
-                    // It may have been purged or truncated meanwhile.
+                    // It may have been purged or truncated meanwhile, and others appended.
                     let now = self.ends.lock();
-                    if index < now.first || index >= now.next() {
-                        return Ok(entries);
-                    }
-                    return Err(gap(store, self.number, index));
+                    let is_gone = self.truncations() != truncations
+                        || !(now.first..now.next()).contains(&index);
+                    return if is_gone { Ok(entries) } else { Err(gap(store, self.number, index)) };
                 };
                 read_size += bytes.len() as u64;
                 entries.push(decode_in(store.path(), key, &bytes)?);
@@ -248,9 +250,14 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         };
         // Before anything is removed: a reader that has found an entry after this finds it
         // outdated.
-        self.truncations.fetch_add(1, Ordering::AcqRel);
+        if !made(Mistake::RaftTruncationNotCounted) {
+            self.truncations.fetch_add(1, Ordering::AcqRel);
+        }
         // Readers find no entry beyond the end from now on.
         ends.last = before;
+        if made(Mistake::RaftTruncatedFromFront) {
+            return self.delete_all(store, Batch::new(), since..end);
+        }
         self.delete_all(store, Batch::new(), (since..end).rev())
     }
 
@@ -299,13 +306,18 @@ impl<C: RaftTypeConfig> GroupLog<C> {
         }
         let key = self.key(LogItem::Purged);
         let mut batch = Batch::new();
-        batch.put(&key, encode(&key, &upto)?);
+        if !made(Mistake::RaftPurgeNotedLate) {
+            batch.put(&key, encode(&key, &upto)?);
+        }
         // The log may end far before what was purged.
         let mut keys = store.prefix_keys(entries_prefix(self.number));
         let (first, last) = (keys.next().transpose()?, keys.next_back().transpose()?);
         let first = first.and_then(|key| index_of(&key)).unwrap_or(u64::MAX);
         let last = last.and_then(|key| index_of(&key)).unwrap_or(first).min(upto.index);
         self.delete_all(store, batch, first..last.saturating_add(1))?;
+        if made(Mistake::RaftPurgeNotedLate) {
+            put(store, &key, &upto)?;
+        }
         ends.pending = None;
         Ok(())
     }
@@ -378,13 +390,4 @@ fn write<C: RaftTypeConfig>(
     batch.clear();
     ends.last = last;
     Ok(())
-}
-
-/// The error for an entry that is missing between others.
-fn gap(store: &Bitcask, group: u64, missing: u64) -> Error {
-    let reason = format!(
-        "the Raft log of group {group} has no entry {missing}, but later ones; restore the node \
-         from a snapshot or a backup"
-    );
-    Error::corrupt(store.path(), 0, reason)
 }

@@ -48,6 +48,10 @@ const HELD_LOOKED: Duration = Duration::from_millis(5);
 /// openraft gets about 4 MiB of entries at a time to send them to another node, and gives that node
 /// its `heartbeat_interval` to store them. That interval has to suffice for it.
 ///
+/// openraft keeps entries in memory from their commitment until they are applied. A node that
+/// applies them more slowly than it appends them has to take fewer of its leader: its network can
+/// hold them back, and answer `PartialSuccess` with the entry before them.
+///
 /// Clones and groups share the store, which is closed when the last of them is dropped.
 pub struct LogStore<C: RaftTypeConfig> {
     shared: Arc<SharedLog>,
@@ -57,6 +61,9 @@ pub struct LogStore<C: RaftTypeConfig> {
 
 /// A state machine, as its log sees it.
 pub(super) trait Holder<C: RaftTypeConfig>: Send + Sync {
+    /// Returns its directory.
+    fn path(&self) -> &Path;
+
     /// Returns whether the state up to an entry is durable, after a sync if that makes it so.
     /// Returns an error if the state has failed, and will not get there.
     fn holds(&self, index: u64) -> Result<bool>;
@@ -171,6 +178,7 @@ impl<C: RaftTypeConfig> LogStore<C> {
     fn purge_held(&self) -> Result<bool> {
         let Some(upto) = self.group.pending() else { return Ok(false) };
         if let Some(holder) = &self.holder
+            && !made(Mistake::RaftPurgedEarly)
             && !holder.holds(upto.index)?
         {
             return Ok(true);
@@ -200,9 +208,10 @@ impl<C: RaftTypeConfig> LogStore<C> {
     /// snapshot. So a log without a vote, beside a state to which entries were applied, is not the
     /// log of that state: a node that began with it could vote twice in a term.
     fn begin_behind_state(&self) -> Result<()> {
-        let Some(applied) = self.holder.as_ref().and_then(|holder| holder.applied()) else {
-            return Ok(());
-        };
+        let Some(holder) = &self.holder else { return Ok(()) };
+        let applied = holder.applied();
+        self.check_held(&**holder, applied.as_ref())?;
+        let Some(applied) = applied else { return Ok(()) };
         if self.group.vote(&self.shared.store)?.is_none() {
             let reason = format!(
                 "the Raft log of group {} holds no vote, but the state beside it was voted for, so \
@@ -216,6 +225,26 @@ impl<C: RaftTypeConfig> LogStore<C> {
             self.purge_held()?;
         }
         Ok(())
+    }
+
+    /// Refuses a state that lacks what was purged. Nothing is removed from the disk before the
+    /// state holds it.
+    fn check_held(&self, holder: &dyn Holder<C>, applied: Option<&LogId<C::NodeId>>) -> Result<()> {
+        let purged = self.group.state().last_purged_log_id;
+        let Some(purged) = purged.filter(|_| self.group.pending().is_none()) else { return Ok(()) };
+        let held = match applied {
+            Some(applied) if applied.index >= purged.index => return Ok(()),
+            Some(applied) => format!("ends with entry {}", applied.index),
+            None => "is empty".to_owned(),
+        };
+        let reason = format!(
+            "the Raft log of group {} begins behind entry {}, but the state {held}, so it has lost \
+             what was durable; remove the node from its cluster, and let it join anew, with another \
+             id and empty directories",
+            self.group.number(),
+            purged.index,
+        );
+        Err(Error::corrupt(holder.path(), 0, reason))
     }
 
     /// Waits until everything written so far is durable.
@@ -314,6 +343,7 @@ impl<C: RaftTypeConfig> RaftLogStorage<C> for LogStore<C> {
         let removed = match blocking(|| self.group.truncate(&self.shared.store, log_id.index)) {
             // A snapshot that replaces these entries may come next, and is durable before the log
             // is synced again.
+            Ok(()) if made(Mistake::RaftTruncationNotSynced) => Ok(()),
             Ok(()) => self.synced().await,
             failed => failed,
         };

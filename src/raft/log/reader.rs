@@ -9,8 +9,10 @@ use openraft::{
 };
 
 use super::LogStore;
+use crate::error::Error;
 use crate::raft::blocking::blocking;
 use crate::raft::failure::During as _;
+use crate::store::Bitcask;
 
 /// Size of entries in bytes above which
 /// [`limited_get_log_entries`](RaftLogReader::limited_get_log_entries) returns no more of them.
@@ -45,6 +47,15 @@ fn ends_of(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (start, end)
+}
+
+/// The error for an entry that is missing between others.
+pub(super) fn gap(store: &Bitcask, group: u64, missing: u64) -> Error {
+    let reason = format!(
+        "the Raft log of group {group} has no entry {missing}, but later ones; restore the node \
+         from a snapshot or a backup"
+    );
+    Error::corrupt(store.path(), 0, reason)
 }
 
 impl<C: RaftTypeConfig> LogStore<C> {

@@ -300,6 +300,62 @@ fn a_log_that_was_lost_is_not_begun_anew_beside_its_state() {
     });
 }
 
+/// The directory of the state was not mounted, or somebody has deleted it. An empty state has no
+/// part of what was purged.
+#[test]
+fn a_state_that_was_lost_is_not_begun_anew_beside_its_log() {
+    now(async {
+        for is_installed in [false, true] {
+            let (twin, far) = (Twin::new(), Twin::new());
+            let (mut state, mut leader) = (try_state(&twin).unwrap(), try_state(&far).unwrap());
+            let mut log = try_log(&twin).unwrap().purging_after(&state);
+            log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+            if is_installed {
+                leader.apply((0..9).map(|at| entry(1, at))).await.unwrap();
+                let built = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+                let received = state.begin_receiving_snapshot().await.unwrap();
+                copy(&built.snapshot, &received);
+                // openraft begins with the purge, and does not save what is committed.
+                log.purge(log_id(1, 8)).await.unwrap();
+                log.get_log_state().await.unwrap();
+                state.install_snapshot(&built.meta, received).await.unwrap();
+                log.blocking_append([entry(1, 9)]).await.unwrap();
+            } else {
+                log.blocking_append((0..10).map(|at| entry(1, at))).await.unwrap();
+                state.apply((0..10).map(|at| entry(1, at))).await.unwrap();
+                log.purge(log_id(1, 8)).await.unwrap();
+            }
+            drop(log);
+            let mut log = try_log(&twin).unwrap().purging_after(&state);
+            let found = log.get_log_state().await.unwrap();
+            assert_eq!(found.last_purged_log_id, Some(log_id(1, 8)));
+            let lost = try_state(&Twin::new()).unwrap();
+            let mut log = log.purging_after(&lost);
+            let error = log.get_log_state().await.unwrap_err().to_string();
+            assert!(
+                error.contains("/state") && error.contains("behind entry 8, but the state is"),
+                "{error}"
+            );
+        }
+    });
+}
+
+/// An entry is there a second time, as if openraft had made a mistake. It applies nothing more.
+#[test]
+fn an_append_does_not_wait_for_a_state_machine_that_has_refused_an_entry() {
+    now(async {
+        let twin = Twin::new();
+        let mut state = try_state(&twin).unwrap();
+        let mut log = try_log(&twin).unwrap().purging_after(&state);
+        log.blocking_append((0..4).map(|at| entry(1, at))).await.unwrap();
+        state.apply([entry(1, 0), entry(1, 1)]).await.unwrap();
+        log.purge(log_id(1, 3)).await.unwrap();
+        assert!(state.apply([entry(1, 1)]).await.is_err());
+        let error = log.blocking_append([entry(1, 4)]).await.unwrap_err().to_string();
+        assert!(error.contains("after an earlier failure"), "{error}");
+    });
+}
+
 /// A request that can be encoded, and never decoded: postcard does not store which variant it is.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
@@ -381,6 +437,10 @@ fn an_append_does_not_wait_for_a_state_machine_that_is_gone() {
 struct SlowHolder(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
 
 impl Holder<TestConfig> for SlowHolder {
+    fn path(&self) -> &Path {
+        Path::new("/state")
+    }
+
     fn holds(&self, _: u64) -> Result<bool> {
         // An error says that the test has failed.
         let _ = self.0.lock().unwrap().recv();

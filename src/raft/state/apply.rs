@@ -320,7 +320,10 @@ where
         if applying.now.log_id.as_ref() >= Some(log_id) {
             let prev = applying.now.log_id.clone();
             let violation = Violation::ApplyNonConsecutive { prev, next: log_id.clone() };
-            return Err(DefensiveError::new(ErrorSubject::Apply(log_id.clone()), violation).into());
+            let error = DefensiveError::new(ErrorSubject::Apply(log_id.clone()), violation);
+            let failure = Error::corrupt(self.path(), 0, error.to_string());
+            applying.failure = Some(Arc::new(failure));
+            return Err(error.into());
         }
         let mut next = applying.now.clone();
         next.log_id = Some(log_id.clone());

@@ -185,6 +185,16 @@ impl<C: RaftTypeConfig, A> EntryFeed<C, A> {
                 Ok(EntryStep::Passed)
             }
             Ok(Received::Nothing) => Ok(EntryStep::Nothing),
+            // The store of now may have what the one before has not any more. An entry that was
+            // read in part would begin anew there.
+            Err(error)
+                if error.needs_resync()
+                    && self.entry.is_none()
+                    && !Arc::ptr_eq(&reading.store, &now) =>
+            {
+                self.reading = None;
+                Ok(EntryStep::Passed)
+            }
             Err(error) if error.needs_resync() => Err(gone::<C>(&now)?),
             Err(error) => Err(error.into()),
         }

@@ -274,6 +274,24 @@ fn a_follower_goes_on_in_a_snapshot_or_learns_that_something_is_missing() {
     });
 }
 
+/// A merge has taken the rest of the old store, and a snapshot has brought it back.
+#[test]
+fn a_follower_whose_store_has_lost_the_rest_goes_on_in_the_one_that_has_it() {
+    now(async {
+        let mut leader = try_state(&Twin::new()).unwrap();
+        let mut state = try_state(&Twin::new()).unwrap();
+        apply(&mut leader, 0..=40).await;
+        let all = read_from(&leader, 0);
+        apply(&mut state, 0..=38).await;
+        let mut early = feed(&state, 2).unwrap();
+        merge(&state);
+        assert!(oldest(feed(&state, 2).err().unwrap()) > 20);
+        send(&mut leader, &mut state).await;
+        let rest: Vec<_> = all.iter().filter(|(index, _)| *index > 2).cloned().collect();
+        assert_eq!(read_all(&mut early, "").unwrap(), rest);
+    });
+}
+
 /// The store is not synced when an entry is applied. So a follower may know more than its node does
 /// after a loss of power, until the node has applied the same entries again.
 #[test]

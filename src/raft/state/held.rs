@@ -1,5 +1,6 @@
 //! What the log of a group hears of the state: what the state holds, and whether it goes on.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,6 +25,10 @@ impl<C: RaftTypeConfig, A: Apply<C>> Holder<C> for StateCore<C, A> {
         self.store().db().sync()?;
         self.note_held(last);
         Ok(true)
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path.as_path()
     }
 
     fn applied(&self) -> Option<LogId<C::NodeId>> {

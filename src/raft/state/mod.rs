@@ -157,6 +157,12 @@ where
         Arc::clone(&self.0) as Arc<dyn Holder<C>>
     }
 
+    /// Applies nothing as long as the caller has this.
+    #[cfg(all(test, feature = "cluster"))]
+    pub(crate) fn halt(&self) -> impl Drop {
+        self.0.applying.lock()
+    }
+
     /// Returns what makes the changes of requests.
     pub fn application(&self) -> &A {
         &self.0.application

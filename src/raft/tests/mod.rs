@@ -2,6 +2,8 @@
 
 #[cfg(not(shuttle))]
 mod crash;
+#[cfg(not(shuttle))]
+mod left_out;
 #[cfg(shuttle)]
 mod schedules;
 pub(super) mod suite;

@@ -7,8 +7,8 @@
 
 use std::task::{Context, Poll, Waker};
 
-use openraft::storage::RaftStateMachine as _;
-use openraft::{RaftSnapshotBuilder as _, Snapshot};
+use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _, RaftStateMachine as _};
+use openraft::{RaftLogReader as _, RaftSnapshotBuilder as _, Snapshot, Vote};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, FailurePersistence, Runner, thread};
 
@@ -175,5 +175,175 @@ fn groups_that_share_syncs() {
         let group = GroupLog::<TestConfig>::open(&db, number).unwrap();
         let last = group.state().last_log_id.map(|it| it.index);
         assert!(last >= Some(index), "group {number}: {index} was durable, and {last:?} is left");
+    }
+}
+
+/// Returns a snapshot of what a leader has applied.
+fn snapshot_after(entries: impl Iterator<Item = Entry<TestConfig>> + Send) -> Snapshot<TestConfig> {
+    let mut leader: State = try_state(&Twin::new()).unwrap();
+    done(leader.apply(entries)).unwrap();
+    done(done(leader.get_snapshot_builder()).build_snapshot()).unwrap()
+}
+
+fn install(state: &mut State, snapshot: &Snapshot<TestConfig>) {
+    let received = done(state.begin_receiving_snapshot()).unwrap();
+    copy(&snapshot.snapshot, &received);
+    done(state.install_snapshot(&snapshot.meta, received)).unwrap();
+}
+
+/// Whoever has the store from before reads it to the end, and nobody sees one with the place of
+/// another.
+#[test]
+fn schedules_of_snapshots_that_are_installed_while_others_read() {
+    run(snapshots_that_are_installed_while_others_read);
+}
+
+#[test]
+fn schedules_with_a_snapshot_that_has_the_place_of_before_are_noticed() {
+    let mistake = Mistake::RaftPlaceOfBefore;
+    assert!(make(mistake, || run(snapshots_that_are_installed_while_others_read)).is_err());
+}
+
+fn snapshots_that_are_installed_while_others_read() {
+    let twin = Twin::new();
+    let mut state: State = try_state(&twin).unwrap();
+    done(state.apply((0..3).map(|at| entry(1, at)))).unwrap();
+    let snapshot = snapshot_after((0..6).map(|at| entry(1, at)));
+    let installing = {
+        let mut state = state.clone();
+        thread::spawn(move || {
+            install(&mut state, &snapshot);
+            done(state.apply([entry(1, 6)])).unwrap();
+        })
+    };
+    let reading = {
+        let state = state.clone();
+        thread::spawn(move || {
+            let mut last = Vec::new();
+            for _ in 0..3 {
+                let store = state.store();
+                for _ in 0..2 {
+                    let count = store.get(COUNT).unwrap().unwrap().to_vec();
+                    assert!(count >= last, "{count:?} after {last:?}");
+                    last = count;
+                    thread::yield_now();
+                }
+            }
+        })
+    };
+    let building = {
+        let mut state = state.clone();
+        thread::spawn(move || {
+            let mut builder = done(state.get_snapshot_builder());
+            check(&done(builder.build_snapshot()).unwrap());
+            check(&done(state.get_current_snapshot()).unwrap().unwrap());
+        })
+    };
+    for task in [installing, reading, building] {
+        task.join().unwrap();
+    }
+    drop(state);
+    for image in [twin.kill_image_now(), twin.power_image(twin.op_count(), |_| false)] {
+        let mut state: State = try_state(&image).unwrap();
+        let snapshot = done(state.get_current_snapshot()).unwrap().unwrap();
+        check(&snapshot);
+        let (applied, _) = done(state.applied_state()).unwrap();
+        assert!(applied >= snapshot.meta.last_log_id && applied >= Some(log_id(1, 5)));
+        let count = state.store().get(COUNT).unwrap().map(|it| it.to_vec());
+        assert_eq!(count, applied.map(|it| count_after(it.index)));
+    }
+}
+
+/// A reader of a leader of the past finds entries of that leader, or nothing.
+#[test]
+fn schedules_of_readers_while_a_log_is_truncated() {
+    run(readers_while_a_log_is_truncated);
+}
+
+#[test]
+fn schedules_with_a_truncation_that_is_not_counted_are_noticed() {
+    let mistake = Mistake::RaftTruncationNotCounted;
+    assert!(make(mistake, || run(readers_while_a_log_is_truncated)).is_err());
+}
+
+fn readers_while_a_log_is_truncated() {
+    let mut log = try_log(&Twin::new()).unwrap();
+    done(log.blocking_append((0..6).map(|at| entry(1, at)))).unwrap();
+    let readers: Vec<_> = [false, true]
+        .into_iter()
+        .map(|is_limited| {
+            let mut reader = done(log.get_log_reader());
+            thread::spawn(move || {
+                let entries = if is_limited {
+                    done(reader.limited_get_log_entries(1, 6))
+                } else {
+                    done(reader.try_get_log_entries(1..6))
+                };
+                let found: Vec<_> = entries.unwrap().into_iter().map(|it| it.log_id).collect();
+                let expected: Vec<_> = (1..6).map(|at| log_id(1, at)).collect();
+                assert!(expected.starts_with(&found), "{found:?}");
+            })
+        })
+        .collect();
+    done(log.truncate(log_id(1, 3))).unwrap();
+    done(log.blocking_append((3..6).map(|at| entry(2, at)))).unwrap();
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}
+
+/// openraft purges what a snapshot replaces while that is being installed. Whenever the process or
+/// the power ends, the node has the entries or what they led to.
+#[test]
+fn schedules_of_purges_while_a_snapshot_is_installed() {
+    run(purges_while_a_snapshot_is_installed);
+}
+
+#[test]
+fn schedules_with_a_purge_that_comes_early_are_noticed() {
+    let mistake = Mistake::RaftPurgedEarly;
+    assert!(make(mistake, || run(purges_while_a_snapshot_is_installed)).is_err());
+}
+
+fn purges_while_a_snapshot_is_installed() {
+    let twin = Twin::new();
+    let mut state: State = try_state(&twin).unwrap();
+    let mut log = try_log(&twin).unwrap().purging_after(&state);
+    done(log.save_vote(&Vote::new_committed(1, 1))).unwrap();
+    done(log.blocking_append((0..3).map(|at| entry(1, at)))).unwrap();
+    done(state.apply([entry(1, 0)])).unwrap();
+    let snapshot = snapshot_after((0..6).map(|at| entry(1, at)));
+    let purging = {
+        let mut log = log.clone();
+        thread::spawn(move || {
+            for _ in 0..3 {
+                done(log.purge(log_id(1, 5))).unwrap();
+                thread::yield_now();
+            }
+        })
+    };
+    let failing = {
+        let twin = Arc::clone(&twin);
+        thread::spawn(move || {
+            [true, false, true].map(|is_kill| {
+                thread::yield_now();
+                if is_kill {
+                    return twin.kill_image_now();
+                }
+                twin.power_image(twin.op_count(), |_| false)
+            })
+        })
+    };
+    install(&mut state, &snapshot);
+    purging.join().unwrap();
+    let images = failing.join().unwrap();
+    done(log.blocking_append([entry(1, 6)])).unwrap();
+    drop((log, state));
+    for image in images.into_iter().chain([twin.power_image(twin.op_count(), |_| false)]) {
+        let mut state: State = try_state(&image).unwrap();
+        let mut log = try_log(&image).unwrap().purging_after(&state);
+        let ends = done(log.get_log_state()).unwrap();
+        let applied = done(state.applied_state()).unwrap().0;
+        assert!(applied >= ends.last_purged_log_id && ends.last_log_id >= applied, "{ends:?}");
     }
 }
