@@ -200,6 +200,17 @@ impl<T: PeerTransport> Node<T> {
         handing.join_all().await;
     }
 
+    /// Has another node lead a group before its members change, if this one leads it and leaves it:
+    /// because it is the one that is removed, or because its removal has begun and was interrupted.
+    pub(super) async fn pass_lead_on(&self, group: &RaftGroup, removed: Option<u64>) {
+        let (me, metrics) = (self.options.id, group.metrics());
+        let membership = metrics.membership_config.membership();
+        let is_in_next = membership.get_joint_config().last().is_some_and(|it| it.contains(&me));
+        if must_lead(&metrics).is_ok() && (removed == Some(me) || !is_in_next) {
+            self.hand_lead_over(group, 0).await;
+        }
+    }
+
     /// Has another node lead a group, if this one leads it, and the others answer it. Which node
     /// that is depends on the turn.
     pub(super) async fn hand_lead_over(&self, group: &RaftGroup, turn: usize) {

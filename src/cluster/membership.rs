@@ -269,6 +269,8 @@ impl<T: PeerTransport> Node<T> {
         let adding = finished(async move {
             // Whoever does not lead the group says nothing but that.
             group.must_lead()?;
+            node.pass_lead_on(&group, None).await;
+            group.must_lead()?;
             node.check_wanted(&group, id).await?;
             let added = group.add_learner(id, address).await;
             // A removal marks the number before it looks for the node in the groups. So if it has

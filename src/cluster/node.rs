@@ -326,9 +326,7 @@ impl<T: PeerTransport> Node<T> {
             }
             PeerRequest::RemoveMember { id } => {
                 let group = group()?;
-                if id == self.options.id {
-                    self.hand_lead_over(&group, 0).await;
-                }
+                self.pass_lead_on(&group, Some(id)).await;
                 group.remove_member(id).await?;
             }
             PeerRequest::Lead => group()?.lead(self).await?,
