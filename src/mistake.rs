@@ -132,6 +132,10 @@ pub(crate) enum Mistake {
     /// A write that may take effect is answered with a redirect, after which clients repeat it.
     #[cfg(feature = "cluster")]
     UnknownRedirected,
+    /// A change of the members counts for a new voter that was not asked, so that the voters of
+    /// before commit it alone.
+    #[cfg(feature = "cluster")]
+    NewVoterNotAsked,
     /// A node of a cluster does not say who leads instead of it.
     #[cfg(feature = "cluster")]
     RedirectLost,

@@ -72,7 +72,9 @@ fn roll(nodes: &mut [NodeProcess], _: &mut Dice) {
 fn members_change_and_restart_while_clients_work() {
     let dir = tempfile::tempdir().unwrap();
     let mut nodes: Vec<_> = (1..=5).map(|id| NodeProcess::new(id, dir.path())).collect();
-    nodes.iter_mut().for_each(|node| node.is_other = other_program().is_some());
+    for node in &mut nodes {
+        node.is_other = other_program().is_some();
+    }
     found(&mut nodes[..3], SHARDS);
     let mut faults: Vec<Fault> = vec![
         ("a node is added", add),

@@ -3,9 +3,10 @@
 use std::io;
 
 use openraft::raft::AppendEntriesResponse;
-use openraft::{LogId, Vote};
+use openraft::{Entry, EntryPayload, LogId, Vote};
 
 use super::messages::PeerAnswer;
+use crate::cluster::consensus::Consensus;
 
 /// What tells entries from others.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,19 @@ impl EntriesName {
             Err(_) => None,
         }
     }
+}
+
+/// Returns whether entries make a node a voter that was none before.
+pub(super) fn make_voter(entries: &[Entry<Consensus>], node: Option<u64>) -> bool {
+    entries.iter().any(|entry| match (&entry.payload, node) {
+        (EntryPayload::Membership(membership), Some(node)) => {
+            match membership.get_joint_config().as_slice() {
+                [before, after] => after.contains(&node) && !before.contains(&node),
+                _ => false,
+            }
+        }
+        _ => false,
+    })
 }
 
 #[cfg(test)]

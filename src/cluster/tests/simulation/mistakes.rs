@@ -62,6 +62,13 @@ fn members_of_before_are_found() {
 }
 
 #[test]
+fn members_that_only_those_of_before_have_accepted_are_found() {
+    // A new voter lacks what it counts for.
+    let expected = "follower log reversion is not allowed";
+    found(Mistake::NewVoterNotAsked, Profile::Members, 0, expected);
+}
+
+#[test]
 fn a_lost_redirect_is_found() {
     found(Mistake::RedirectLost, Profile::Network, 1, "does not get to the leader");
 }
