@@ -119,7 +119,7 @@ pub(crate) struct PeerConnection<T> {
     sender: Option<SendRequest<Body>>,
     /// Entries that are on their way, although openraft waits for them no longer.
     sending: Option<SendingEntries<T>>,
-    /// Number of snapshots in a row that the node was sent and did not accept.
+    /// Number of snapshots that the node was sent and did not accept, since it accepted one.
     pub(super) failed_transfers: u32,
 }
 

@@ -1,34 +1,26 @@
 //! Questions to nodes that do not answer, or late, or not with 200.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use openraft::error::StreamingError;
 use openraft::network::RPCOption;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
-use openraft::storage::RaftStateMachine as _;
 use openraft::{
-    CommittedLeaderId, Entry, EntryPayload, LogId, RaftNetwork as _, RaftSnapshotBuilder as _,
-    ServerState, Snapshot, Vote,
+    CommittedLeaderId, Entry, EntryPayload, LogId, RaftNetwork as _, ServerState, Vote,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::client::{AskFailure, PeerNetwork};
 use super::messages::{PeerAnswer, PeerRequest, Recipient};
 use super::server::{PeerNode, serve};
 use super::transport::{PeerTransport, Tcp};
-use crate::cluster::apply::Applier;
 use crate::cluster::consensus::Consensus;
 use crate::cluster::group::GroupMetrics;
-use crate::options::Options;
-use crate::raft::StateMachine;
 
-fn network<T: PeerTransport>(transport: T) -> PeerNetwork<T> {
+pub(super) fn network<T: PeerTransport>(transport: T) -> PeerNetwork<T> {
     let (idle, progress, age) = (Arc::default(), Arc::default(), Arc::default());
     let (cluster, secret) = (None, Arc::from("secret"));
     PeerNetwork { transport, group: 1, cluster, secret, idle, progress, age }
@@ -63,28 +55,21 @@ async fn a_node_that_fails_behind_a_request_may_have_done_it() {
     }
 }
 
-/// The way to a node, if it is there.
-#[derive(Clone, Default)]
-struct WayToSlowPeer {
-    peer: Option<Arc<SlowPeer>>,
-    connects: Arc<AtomicUsize>,
-}
+/// The way to a node.
+#[derive(Clone)]
+struct WayToSlowPeer(Arc<SlowPeer>);
 
 impl PeerTransport for WayToSlowPeer {
     type Stream = DuplexStream;
 
     async fn connect(&self, _: &str) -> io::Result<DuplexStream> {
-        self.connects.fetch_add(1, Ordering::Relaxed);
-        let Some(peer) = self.peer.clone() else {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        };
         let (here, there) = tokio::io::duplex(1 << 16);
-        SlowPeer::answer_at(peer, there);
+        SlowPeer::answer_at(Arc::clone(&self.0), there);
         Ok(here)
     }
 }
 
-/// A node that takes the first entries only when it is told to, and no snapshot.
+/// A node that takes the first entries only when it is told to.
 #[derive(Default)]
 struct SlowPeer {
     /// How old its leader says that it is.
@@ -116,47 +101,16 @@ impl PeerNode for SlowPeer {
                 }
                 PeerAnswer::Appended(AppendEntriesResponse::Success)
             }
-            PeerRequest::BeginSnapshot => PeerAnswer::SnapshotBegun(1),
-            PeerRequest::PutPiece { .. } => PeerAnswer::Done,
-            _ => PeerAnswer::Failed("no space left".to_owned()),
+            request => panic!("{request:?}"),
         }
     }
-}
-
-/// Sends a snapshot several times, as openraft does. Returns how many connections that takes, and
-/// how long it lasts.
-async fn sent(times: usize, peer: Option<Arc<SlowPeer>>) -> (usize, Duration) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut state: StateMachine<Consensus, Applier> =
-        StateMachine::open(dir.path(), Options::new(), Applier::new()).unwrap();
-    let built = state.get_snapshot_builder().await.build_snapshot().await.unwrap();
-    let transport = WayToSlowPeer { peer, ..WayToSlowPeer::default() };
-    let mut connection = network(transport.clone()).connection_to(Some(2), "two");
-    let begun = Instant::now();
-    for _ in 0..times {
-        let snapshot = Snapshot { meta: built.meta.clone(), snapshot: built.snapshot.clone() };
-        let (vote, option) = (Vote::new_committed(1, 1), RPCOption::new(Duration::from_secs(60)));
-        let sent = connection.full_snapshot(vote, snapshot, std::future::pending(), option).await;
-        assert!(matches!(sent, Err(StreamingError::Network(_))), "{sent:?}");
-    }
-    (transport.connects.load(Ordering::Relaxed), begun.elapsed())
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_node_that_is_down_or_refuses_is_not_sent_a_snapshot_without_a_pause() {
-    let (connects, took) = sent(10, None).await;
-    assert_eq!((connects, took.as_secs()), (10, 5));
-    // What is refused was sent as a whole.
-    let (_, took) = sent(10, Some(Arc::default())).await;
-    assert_eq!(took.as_secs(), (1 + 2 + 4 + 8 + 16 + 32 + 4 * 64) / 2);
 }
 
 /// What the leader has committed by the time they are sent is not what they say.
 #[tokio::test(start_paused = true)]
 async fn entries_tell_the_age_that_their_leader_had_when_they_were_made() {
     let peer = Arc::new(SlowPeer::default());
-    let way = WayToSlowPeer { peer: Some(Arc::clone(&peer)), ..WayToSlowPeer::default() };
-    let network = network(way);
+    let network = network(WayToSlowPeer(Arc::clone(&peer)));
     let answered = |millis| {
         let mut metrics = GroupMetrics::new_initial(1);
         (metrics.state, metrics.current_leader) = (ServerState::Leader, Some(1));

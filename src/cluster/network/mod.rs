@@ -12,6 +12,8 @@ mod entries;
 pub(super) mod messages;
 pub(super) mod progress;
 mod sending;
+#[cfg(test)]
+mod sending_tests;
 pub(super) mod server;
 mod silence;
 pub(super) mod transport;

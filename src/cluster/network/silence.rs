@@ -46,6 +46,12 @@ impl SilentPeers {
         self.lock().remove(&node);
     }
 
+    /// Returns for how long a node has left unanswered what it was asked.
+    pub(super) fn silence_of(&self, node: u64) -> Duration {
+        let open = self.lock().get(&node).copied();
+        open.map(|questions| questions.first.elapsed()).unwrap_or_default()
+    }
+
     /// Returns whether a node has answered nothing for a while, although it was asked.
     pub(crate) fn has(&self, node: u64) -> bool {
         self.lock().get(&node).is_some_and(|questions| {
