@@ -1,7 +1,7 @@
 //! One node: its groups, and what it answers to the others.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Mutex as AsyncMutex;
@@ -15,7 +15,7 @@ use super::network::messages::{KnownCluster, PeerAnswer, PeerRequest, Recipient}
 use super::network::server::PeerNode;
 use super::network::{IdlePeers, PeerNetwork, PeerTransport};
 use super::options::ClusterOptions;
-use super::receiving::SnapshotsByGroup;
+use super::receiving::{InstallTurns, SnapshotsByGroup};
 use super::status::{GroupStatus, NodeStatus, entries};
 use crate::error::Error;
 use crate::fs;
@@ -31,11 +31,11 @@ pub(crate) struct Node<T> {
     pub(super) founding: AsyncMutex<()>,
     /// Lock 9: snapshots that are being received, by group. A new one replaces the one before.
     pub(super) receiving: Mutex<SnapshotsByGroup>,
+    pub(super) install_turns: InstallTurns,
     /// Lock 9: why a snapshot could not be received, by group.
     pub(super) unreceived: Mutex<BTreeMap<u64, String>>,
     /// Lock 9: copies that are lent.
     pub(super) lent: Mutex<LentCopies>,
-    pub(super) next_snapshot: AtomicU64,
     /// Whether the node was stopped. What is put under one of the locks above is put there only if
     /// it was not: [`stop`](Self::stop) sets this before it empties them.
     is_stopped: AtomicBool,
@@ -68,10 +68,10 @@ impl<T: PeerTransport> Node<T> {
             groups: Mutex::default(),
             founding: AsyncMutex::default(),
             receiving: Mutex::default(),
+            install_turns: InstallTurns::default(),
             unreceived: Mutex::default(),
             lent: Mutex::default(),
             idle: Arc::default(),
-            next_snapshot: AtomicU64::new(1),
             is_stopped: AtomicBool::new(false),
         };
         let node = Arc::new(node);
@@ -272,12 +272,8 @@ impl<T: PeerTransport> Node<T> {
                 begun.map(PeerAnswer::SnapshotBegun).map_err(|failure| failure.to_string())
             }
             PeerRequest::PutPiece { snapshot, name, offset, bytes } => {
-                let files = self.arriving(group.number, snapshot);
-                files.and_then(|files| {
-                    let written = blocking(|| files.write(&name, offset, &bytes));
-                    let written = written.map_err(|it| self.note_unreceived(group.number, &it));
-                    written.map(|()| PeerAnswer::Done)
-                })
+                let put = self.put_piece(group.number, snapshot, &name, offset, &bytes);
+                put.map(|()| PeerAnswer::Done)
             }
             PeerRequest::InstallSnapshot { snapshot, vote, meta } => {
                 let installed = self.install(group, snapshot, vote, meta).await;

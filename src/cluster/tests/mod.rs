@@ -10,6 +10,7 @@ mod members;
 mod moves;
 mod pairs;
 mod parted;
+mod receiving;
 mod restoring;
 mod scripted;
 #[cfg(not(shuttle))]

@@ -127,7 +127,7 @@ async fn a_node_that_has_no_room_for_a_snapshot_says_so_and_joins_once_it_has() 
     twin.set_space(ROOM);
     let joining = tokio::time::timeout(PATIENCE, second.join(&founder.options.listen));
     let failure = joining.await.expect("it goes on").unwrap_err().to_string();
-    let expected = "group 1: this node cannot take a snapshot: ";
+    let expected = "group 1: no snapshot was installed here: ";
     assert!(failure.starts_with(expected), "{failure}");
     twin.set_space(u64::MAX);
     second.join(&founder.options.listen).await.unwrap();

@@ -25,7 +25,8 @@ where
     }
 
     /// Reads all of a snapshot that has arrived. Returns what is wrong with it, if anything is. It
-    /// can be written no more. The second closure ends this early.
+    /// can be written no more. The closure ends this early: it is asked while segments are read, and
+    /// between the other parts.
     ///
     /// Hints and indexes that do not match are removed: the store builds them anew.
     pub(crate) fn find_damage(
@@ -35,6 +36,9 @@ where
         ends: impl Fn() -> bool,
     ) -> Result<Option<String>> {
         files.seal();
+        if ends() {
+            return Ok(None);
+        }
         let env = &self.0.env;
         let diagnosis = verify_with_on(env, files.path(), &mut |_| {
             if ends() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -56,6 +60,9 @@ where
             if env.fs.exists(&damage.path) {
                 env.fs.remove(&damage.path)?;
             }
+        }
+        if ends() {
+            return Ok(None);
         }
         let env = Env { clock: GivenTime::default().clock(), ..env.clone() };
         let store = ReadOnly::open_on(&env, files.path(), Options::default())?;
