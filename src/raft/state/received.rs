@@ -25,8 +25,8 @@ where
     }
 
     /// Reads all of a snapshot that has arrived. Returns what is wrong with it, if anything is. It
-    /// can be written no more. The closure ends this early: it is asked while segments are read, and
-    /// between the other parts.
+    /// can be written no more. The closure ends this early: it is asked while segments are read,
+    /// and between the other parts.
     ///
     /// Hints and indexes that do not match are removed: the store builds them anew.
     pub(crate) fn find_damage(
