@@ -147,7 +147,8 @@ async fn a_copy_of_many_fields_without_values_is_refused_before_it_is_written() 
     let mut group = AppliedGroup::new();
     for (key, parts) in [("fits", 2), ("many", 4)] {
         for part in 0..parts {
-            let fields: String = (0..500).map(|field| format!(" {part}-{field} ")).collect();
+            let fields = (0..500).map(|field| format!(" {part}-{field} "));
+            let fields: String = fields.collect();
             let reply = group.run(1000, &format!("HSET {key}{fields}")).await;
             assert!(reply.contains("Integer(500)"), "{reply}");
         }
