@@ -167,8 +167,8 @@ impl ClusterAdmin {
         Err(ClusterError::Refused(text))
     }
 
-    /// Makes a node the leader of a group. Requests that arrive meanwhile wait for a moment, instead
-    /// of being refused.
+    /// Makes a node the leader of a group. Requests that arrive meanwhile wait for a moment,
+    /// instead of being refused.
     ///
     /// # Errors
     ///

@@ -357,8 +357,8 @@ pub(super) struct EntryShare {
 }
 
 impl EntryShare {
-    /// Adds what is put under a stored key. Returns whether an entry that puts nothing else has room
-    /// for all that was added.
+    /// Adds what is put under a stored key. Returns whether an entry that puts nothing else has
+    /// room for all that was added.
     pub(super) fn add(&mut self, stored_key: &[u8], value: &[u8]) -> bool {
         let size = (stored_key.len() as u64).saturating_add(value.len() as u64);
         self.values = self.values.saturating_add(value.len());

@@ -68,7 +68,8 @@ impl KeyCopy {
     }
 
     /// Copies what a key holds for a [`write`](Self::write), within a transaction. Nothing is
-    /// written yet, so what no entry of the log has room for is refused without the commands around.
+    /// written yet, so what no entry of the log has room for is refused without the commands around
+    /// it.
     fn read_to_write(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<Self>> {
         if space.chance.is_none() {
             return Self::read(space, key);
