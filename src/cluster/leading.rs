@@ -159,8 +159,8 @@ impl RaftGroup {
 
     /// Has this node and the others give up the leader that they have. They elect nobody else as
     /// long as they count on it. They count on it no more when they have heard of a later vote: as
-    /// in a message of the node that is to lead, which comes before its election. It fits no log, so
-    /// it changes nothing else.
+    /// in a message of the node that is to lead, which comes before its election. It fits no log,
+    /// so it changes nothing else.
     async fn release<T: PeerTransport>(
         &self,
         node: &Arc<Node<T>>,
@@ -203,8 +203,8 @@ impl RaftGroup {
 }
 
 impl<T: PeerTransport> Node<T> {
-    /// Has other nodes lead what this one leads, as far as they can, and takes no lead over from now
-    /// on. So nobody has to wait for elections when it stops.
+    /// Has other nodes lead what this one leads, as far as they can, and takes no lead over from
+    /// now on. So nobody has to wait for elections when it stops.
     pub(crate) async fn hand_leads_over(self: &Arc<Self>) {
         self.is_leaving.store(true, Ordering::SeqCst);
         // It may have been about to be elected.
@@ -235,8 +235,8 @@ impl<T: PeerTransport> Node<T> {
         Ok(())
     }
 
-    /// Has another node lead a group before its members change, if this one leads it and leaves it:
-    /// because it is the one that is removed, or because its removal has begun and was interrupted.
+    /// Has another node lead a group before its members change, if this one leads it and leaves
+    /// it: because it is the one that is removed, or because its removal was interrupted.
     pub(super) async fn pass_lead_on(&self, group: &RaftGroup, removed: Option<u64>) {
         let (me, metrics) = (self.options.id, group.metrics());
         let membership = metrics.membership_config.membership();

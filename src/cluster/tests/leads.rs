@@ -67,8 +67,8 @@ fn write_until(
     })
 }
 
-/// If the others went on to count on their leader, the chosen node would need a second election, and
-/// clients would wait for it.
+/// If the others went on to count on their leader, the chosen node would need a second election,
+/// and clients would wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lead_is_handed_over_in_one_election_and_no_write_fails() {
     let dir = tempfile::tempdir().unwrap();
