@@ -127,7 +127,7 @@ impl ClusterAdmin {
     }
 
     /// Has this node join the cluster that the node at an address belongs to. Returns when it votes
-    /// in all groups. It may still lack up to 40,000 entries of each.
+    /// in all groups. It may still lack the last 1,000 entries of each.
     ///
     /// # Errors
     ///
@@ -167,8 +167,8 @@ impl ClusterAdmin {
         Err(ClusterError::Refused(text))
     }
 
-    /// Makes a node the leader of a group. The group accepts nothing for about the time of an
-    /// election.
+    /// Makes a node the leader of a group. Requests that arrive meanwhile wait for a moment,
+    /// instead of being refused.
     ///
     /// # Errors
     ///

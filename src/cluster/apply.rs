@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::consensus::{Answered, Answers, Consensus, Proposal, Request};
 use super::map::{ClusterMap, MapChange};
 use crate::error::{Error, Result};
-use crate::raft::{Apply, StateStore};
-use crate::resp::{ReplicatedKeys, SharedEntry};
+use crate::raft::{Apply, REQUEST_SIZE_MAX, StateStore, WRITE_OVERHEAD};
+use crate::resp::{ENTRY_WRITE_OVERHEAD, ENTRY_WRITES_MAX, ReplicatedKeys, SharedEntry};
 use crate::store::Transaction;
 
 /// The key of the map in the store of its group. Stored on disk: never change.
@@ -17,6 +17,10 @@ const MAP_KEY: &[u8] = b"\0raft.map";
 
 /// Version of the encoding of the map, its first byte.
 const MAP_VERSION: u8 = 1;
+
+// Commands refuse by themselves what the state would refuse with all of an entry.
+const _: () =
+    assert!(ENTRY_WRITES_MAX == REQUEST_SIZE_MAX && ENTRY_WRITE_OVERHEAD == WRITE_OVERHEAD);
 
 /// Applies the entries of one group.
 #[derive(Debug)]

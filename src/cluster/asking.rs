@@ -39,10 +39,14 @@ impl<T: PeerTransport> Node<T> {
         time: Duration,
     ) -> Result<PeerAnswer, ClusterError> {
         let (mut next, mut turn) = (None, 0);
+        let mut leader = self.leader_address(number);
         let mut last = ClusterError::NotLeader { leader: None };
         let until = Instant::now() + time;
         while Instant::now() < until {
-            let (address, is_known) = if let Some(address) = next.take() {
+            // One that was elected meanwhile comes before the guesses.
+            let before = std::mem::replace(&mut leader, self.leader_address(number));
+            let elected = leader.clone().filter(|leader| before.as_ref() != Some(leader));
+            let (address, is_known) = if let Some(address) = next.take().or(elected) {
                 (address, true)
             } else {
                 turn += 1;
@@ -108,7 +112,8 @@ impl<T: PeerTransport> Node<T> {
         let is_known = leader.is_some();
         let mut likely: Vec<_> = leader.into_iter().collect();
         let map = self.map();
-        let others = map.nodes.values().map(|node| &*node.cluster).filter(|it| it != mine);
+        let others = map.nodes.iter().filter(|(id, _)| !self.is_silent(**id));
+        let others = others.map(|(_, node)| &*node.cluster).filter(|it| it != mine);
         for address in std::iter::once(seed.unwrap_or(mine)).chain(others) {
             if likely.iter().all(|it| it != address) {
                 likely.push(address.to_owned());

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::apply::Applier;
 use super::backlog::ApplyBacklog;
 use super::consensus::{Answered, Consensus, Request};
+use super::entering::HandOvers;
 use super::error::{ClusterError, failed};
-use super::leading::HandOvers;
 use super::map::ClusterMap;
 use super::network::{PeerNetwork, PeerTransport, SnapshotProgress, SnapshotTransfer};
 use super::options::ClusterOptions;
@@ -126,10 +126,11 @@ impl RaftGroup {
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(proposer::run(raft.clone(), Arc::clone(&age), waiting));
         let (reads, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(read_index::run(raft.clone(), state.clone(), writes.clone(), waiting));
+        let handing_over = HandOvers::default();
+        let ticks = (writes.clone(), handing_over.under_way.clone());
+        tokio::spawn(read_index::run(raft.clone(), state.clone(), ticks, waiting));
         let (noted, reported) = watch::channel(Instant::now());
         tokio::spawn(note_reports(raft.metrics(), noted, Arc::clone(&age)));
-        let handing_over = HandOvers::default();
         Ok(Arc::new(Self {
             number,
             raft,
@@ -233,12 +234,12 @@ impl RaftGroup {
     /// are refused.
     pub(super) async fn write_again(&self, request: Request) -> Result<Answered, ClusterError> {
         check_size_within(&request, REQUEST_SIZE_MAX + RENAMED_MAX)?;
-        self.await_lead().await?;
+        let under_way = self.enter().await?;
         if let Request::Commands(request) = &request {
             request.check().map_err(ClusterError::Refused)?;
         }
         let (done, answer) = oneshot::channel();
-        let waiting = WaitingRequest { request, done };
+        let waiting = WaitingRequest { request, done, under_way };
         self.writes.try_send(waiting).map_err(|_| ClusterError::Busy)?;
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => answer,
@@ -250,7 +251,8 @@ impl RaftGroup {
     /// Waits until this node has applied everything that was acknowledged before this call. What is
     /// read afterwards is not stale.
     pub(crate) async fn read_index(&self) -> Result<(), ClusterError> {
-        self.await_lead().await?;
+        // It may need an entry, so that the time of the group goes on.
+        let _under_way = self.enter().await?;
         let (done, answer) = oneshot::channel();
         self.reads.try_send(done).map_err(|_| ClusterError::Busy)?;
         match tokio::time::timeout(PATIENCE, answer).await {
@@ -265,13 +267,8 @@ impl RaftGroup {
     pub(super) fn must_lead(&self) -> Result<(), ClusterError> {
         let metrics = self.raft.metrics();
         must_lead(&metrics.borrow())?;
-        let is_yielding = self.handing_over.is_under_way();
+        let is_yielding = self.handing_over.has_begun();
         if is_yielding { Err(ClusterError::NotLeader { leader: None }) } else { Ok(()) }
-    }
-
-    /// Returns whether each request that has come is on its way into the log.
-    pub(super) fn is_nothing_waiting(&self) -> bool {
-        self.writes.capacity() == WAITING_MAX
     }
 
     /// Builds a snapshot, after which openraft purges the log before it.

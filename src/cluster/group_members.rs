@@ -167,8 +167,12 @@ impl RaftGroup {
     ) -> Result<(), ClusterError> {
         for _ in 0..ATTEMPTS {
             let Some(change) = needed(&self.metrics())? else { return Ok(()) };
-            let raft = self.raft.clone();
-            let changing = async move { raft.change_membership(change, false).await };
+            let (raft, under_way) = (self.raft.clone(), self.enter().await?);
+            let changing = async move {
+                let changed = raft.change_membership(change, false).await;
+                drop(under_way);
+                changed
+            };
             let result = self.within_lead(changing).await?;
             let is_busy = matches!(
                 result,

@@ -2,29 +2,35 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::raft::AppendEntriesRequest;
 use openraft::{CommittedLeaderId, LogId, Vote};
-use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::entering::VOTE_TIME;
 use super::error::ClusterError;
 use super::group::{GroupMetrics, RaftGroup, leader_of, must_lead, stopped};
 use super::group_members::finished;
 use super::network::PeerTransport;
-use super::network::messages::PeerRequest;
+use super::network::messages::{PeerAnswer, PeerRequest};
 use super::node::Node;
+use super::proposer::deposed;
 
 /// How long a node waits for a leader before it stands again.
 const ELECTION_TIME: Duration = Duration::from_secs(3);
 /// How often a leader looks whether the next one has caught up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Time for what is under way to come to an end. Requests wait meanwhile.
+const REST_TIME: Duration = Duration::from_millis(800);
 /// Time for another node to note that the lead is handed over.
 const RELEASE_TIME: Duration = Duration::from_millis(500);
-/// How long requests wait for a leader that is being elected.
-const VOTE_TIME: Duration = Duration::from_secs(1);
+/// Number of entries that it may lack when requests begin to wait for it.
+const NEAR_MAX: u64 = 10;
+/// Number of nodes that are asked to take a lead over.
+const SUCCESSORS_ASKED: usize = 2;
 /// Time for another node to be elected, when this one stops.
 const LEAD_TIME: Duration = Duration::from_secs(5);
 /// Maximum number of leads that are handed over at the same time.
@@ -101,29 +107,51 @@ impl RaftGroup {
                 "node {to} lacks {lacking} entries of the group: wait until it has caught up"
             )));
         }
-        let Some(_turn) = self.handing_over.begin() else { return Err(ClusterError::Busy) };
+        self.await_ready(to).await?;
+        let Some(_begun) = self.handing_over.begin() else { return Err(ClusterError::Busy) };
         self.await_rest(to).await?;
         self.release(node, to).await
     }
 
+    /// Waits until a node has almost all of the log, while requests are served.
+    async fn await_ready(&self, to: u64) -> Result<(), ClusterError> {
+        let until = Instant::now() + Duration::from_millis(self.raft.config().election_timeout_max);
+        loop {
+            let metrics = self.metrics();
+            let has_majority = self.quorum_age(&metrics).is_some_and(|age| age <= QUORUM_AGE_MAX);
+            let is_near = lacking(&metrics, to)? <= NEAR_MAX;
+            if has_majority && is_near {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(ClusterError::Failed(if is_near {
+                    format!("no majority has answered node {} for a while", metrics.id)
+                } else {
+                    format!("node {to} does not catch up")
+                }));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
     /// Waits until nothing is under way in the group, and a node has the whole log.
     async fn await_rest(&self, to: u64) -> Result<(), ClusterError> {
-        let patience = Duration::from_millis(self.raft.config().election_timeout_max);
-        let until = Instant::now() + patience;
+        let until = Instant::now() + REST_TIME;
         let mut rested_at = None;
         loop {
             let metrics = self.metrics();
             let last = metrics.last_log_index;
-            let is_at_rest = lacking(&metrics, to)? == 0
+            let is_at_rest = self.handing_over.under_way.get() == 0
                 && metrics.last_applied.map(|at| at.index) == last
-                && self.is_nothing_waiting();
-            // What waits is on its way into the log for a moment in which nobody sees it.
+                && lacking(&metrics, to)? == 0;
+            // What openraft says of itself may be of a moment ago.
             if is_at_rest && rested_at == Some(last) {
                 return Ok(());
             }
             rested_at = is_at_rest.then_some(last);
             if Instant::now() > until {
-                return Err(ClusterError::Failed(format!("node {to} does not catch up")));
+                let reason = format!("group {} does not come to rest in time", self.number);
+                return Err(ClusterError::Failed(reason));
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
@@ -131,8 +159,8 @@ impl RaftGroup {
 
     /// Has this node and the others give up the leader that they have. They elect nobody else as
     /// long as they count on it. They count on it no more when they have heard of a later vote: as
-    /// in a message of the node that is to lead, which comes before its election. It fits no log, so
-    /// it changes nothing else.
+    /// in a message of the node that is to lead, which comes before its election. It fits no log,
+    /// so it changes nothing else.
     async fn release<T: PeerTransport>(
         &self,
         node: &Arc<Node<T>>,
@@ -154,54 +182,61 @@ impl RaftGroup {
             if voters.contains(id) && ![to, metrics.id].contains(id) {
                 let mut connection =
                     node.network(self.number).connection_to(Some(*id), &member.addr);
-                asking.spawn(async move {
+                let asked = async move {
                     drop(connection.ask(&PeerRequest::Append(message(), None), RELEASE_TIME).await);
-                });
+                };
+                if node.is_silent(*id) {
+                    tokio::spawn(asked);
+                } else {
+                    asking.spawn(asked);
+                }
             }
         }
         // Without a majority, the election takes as long as without a hand-over.
         asking.join_all().await;
         let released = self.raft.append_entries(message()).await;
-        released.map(drop).map_err(|error| stopped(&error))
-    }
-
-    /// Waits for the leader that is being elected, as long as that takes after a hand-over. Returns
-    /// an error if this node does not lead.
-    pub(super) async fn await_lead(&self) -> Result<(), ClusterError> {
-        let is_open =
-            |metrics: &GroupMetrics| !metrics.vote.committed && leader_of(metrics).is_none();
-        if self.handing_over.is_under_way() || is_open(&self.raft.metrics().borrow()) {
-            let mut metrics = self.raft.metrics();
-            let elected = async {
-                // Whoever has come first goes on first.
-                let _turn = self.handing_over.turn.lock().await;
-                self.handing_over.ended().await;
-                // If the group has ended, the next look says so.
-                drop(metrics.wait_for(|metrics| !is_open(metrics)).await);
-            };
-            drop(tokio::time::timeout(VOTE_TIME, elected).await);
-        }
-        self.must_lead()
+        released.map_err(|error| stopped(&error))?;
+        // Whoever waits must not find what openraft has said before.
+        drop(tokio::time::timeout(VOTE_TIME, deposed(&self.raft)).await);
+        Ok(())
     }
 }
 
 impl<T: PeerTransport> Node<T> {
-    /// Has other nodes lead what this one leads, as far as they can. So nobody has to wait for
-    /// elections when it stops.
+    /// Has other nodes lead what this one leads, as far as they can, and takes no lead over from
+    /// now on. So nobody has to wait for elections when it stops.
     pub(crate) async fn hand_leads_over(self: &Arc<Self>) {
-        let mut handing = JoinSet::new();
-        for (turn, group) in self.all_groups().into_iter().enumerate() {
-            if handing.len() >= HANDED_AT_ONCE {
-                handing.join_next().await;
+        self.is_leaving.store(true, Ordering::SeqCst);
+        // It may have been about to be elected.
+        for _ in 0..LEAD_ATTEMPTS {
+            let groups = self.all_groups().into_iter();
+            let led: Vec<_> = groups.filter(|group| group.must_lead().is_ok()).collect();
+            if led.is_empty() {
+                return;
             }
-            let node = Arc::clone(self);
-            handing.spawn(async move { node.hand_lead_over(&group, turn).await });
+            let mut handing = JoinSet::new();
+            for (turn, group) in led.into_iter().enumerate() {
+                if handing.len() >= HANDED_AT_ONCE {
+                    handing.join_next().await;
+                }
+                let node = Arc::clone(self);
+                handing.spawn(async move { node.hand_lead_over(&group, turn).await });
+            }
+            handing.join_all().await;
         }
-        handing.join_all().await;
     }
 
-    /// Has another node lead a group before its members change, if this one leads it and leaves it:
-    /// because it is the one that is removed, or because its removal has begun and was interrupted.
+    /// Refuses to lead if this node is about to stop.
+    pub(super) fn check_stays(&self) -> Result<(), ClusterError> {
+        if self.is_leaving.load(Ordering::SeqCst) {
+            let reason = format!("node {} is about to stop", self.options.id);
+            return Err(ClusterError::Failed(reason));
+        }
+        Ok(())
+    }
+
+    /// Has another node lead a group before its members change, if this one leads it and leaves
+    /// it: because it is the one that is removed, or because its removal was interrupted.
     pub(super) async fn pass_lead_on(&self, group: &RaftGroup, removed: Option<u64>) {
         let (me, metrics) = (self.options.id, group.metrics());
         let membership = metrics.membership_config.membership();
@@ -211,17 +246,23 @@ impl<T: PeerTransport> Node<T> {
         }
     }
 
-    /// Has another node lead a group, if this one leads it, and the others answer it. Which node
-    /// that is depends on the turn.
+    /// Has another node lead a group, if this one leads it, and the others answer it. Which node is
+    /// asked first depends on the turn.
     pub(super) async fn hand_lead_over(&self, group: &RaftGroup, turn: usize) {
         let mut successors = self.successors(group);
         if successors.is_empty() {
             return;
         }
-        let (id, address) = successors.swap_remove(turn % successors.len());
-        let mut connection = self.network(group.number).connection_to(Some(id), &address);
-        // If it fails, the group elects somebody as soon as it misses this node.
-        drop(connection.ask(&PeerRequest::Lead, LEAD_TIME).await);
+        let first = turn % successors.len();
+        successors.rotate_left(first);
+        for (id, address) in successors.into_iter().take(SUCCESSORS_ASKED) {
+            let mut connection = self.network(group.number).connection_to(Some(id), &address);
+            // If all of it fails, the group elects somebody as soon as it misses this node.
+            let asked = connection.ask(&PeerRequest::Lead, LEAD_TIME).await;
+            if matches!(asked, Ok(PeerAnswer::Done)) || group.must_lead().is_err() {
+                return;
+            }
+        }
     }
 
     /// Returns the nodes that can lead a group instead of this one, with their addresses.
@@ -231,16 +272,18 @@ impl<T: PeerTransport> Node<T> {
         if group.quorum_age(&metrics).is_none_or(|age| age > QUORUM_AGE_MAX) {
             return Vec::new();
         }
-        let can_lead = |id: &u64| {
-            *id != metrics.id
-                && !self.is_silent(*id)
-                && !map.removed.contains(id)
-                && lacking(&metrics, *id).is_ok_and(|lacking| lacking <= BEHIND_MAX)
-        };
+        let can_lead =
+            |id: &u64| *id != metrics.id && !self.is_silent(*id) && !map.removed.contains(id);
         let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<u64> = membership.voter_ids().filter(can_lead).collect();
-        let nodes = membership.nodes().filter(|(id, _)| voters.contains(id));
-        nodes.map(|(id, node)| (*id, node.addr.clone())).collect()
+        let lacking = |id: u64| lacking(&metrics, id).ok().filter(|lacking| *lacking <= BEHIND_MAX);
+        let voters = membership.voter_ids().filter(can_lead);
+        let mut voters: Vec<_> = voters.filter_map(|id| Some((lacking(id)?, id))).collect();
+        voters.sort_unstable();
+        // If some can lead at once, the others are not asked.
+        let near = voters.iter().take_while(|(lacking, _)| *lacking <= NEAR_MAX).count();
+        voters.truncate(near.max(1));
+        let address = |id| Some((id, membership.get_node(&id)?.addr.clone()));
+        voters.into_iter().filter_map(|(_, id)| address(id)).collect()
     }
 }
 
@@ -250,58 +293,4 @@ fn lacking(metrics: &GroupMetrics, node: u64) -> Result<u64, ClusterError> {
     let at = metrics.replication.as_ref().and_then(|all| all.get(&node).copied()).flatten();
     let last = metrics.last_log_index.map_or(0, |last| last + 1);
     Ok(last.saturating_sub(at.map_or(0, |at| at.index + 1)))
-}
-
-/// Whether a node hands the lead of a group over. Only one hand-over is under way at a time.
-#[derive(Debug, Default)]
-pub(super) struct HandOvers {
-    is_under_way: watch::Sender<bool>,
-    /// Lock 0, with no other lock: the turn to wait for an election.
-    turn: AsyncMutex<()>,
-}
-
-/// A hand-over that is under way. It ends when this is dropped.
-struct HandOver<'a>(&'a watch::Sender<bool>);
-
-impl Drop for HandOver<'_> {
-    fn drop(&mut self) {
-        self.0.send_replace(false);
-    }
-}
-
-impl HandOvers {
-    pub(super) fn is_under_way(&self) -> bool {
-        *self.is_under_way.borrow()
-    }
-
-    /// Begins one, unless another is under way.
-    fn begin(&self) -> Option<HandOver<'_>> {
-        let has_begun = |is_under_way: &mut bool| !std::mem::replace(is_under_way, true);
-        self.is_under_way.send_if_modified(has_begun).then(|| HandOver(&self.is_under_way))
-    }
-
-    /// Waits until none is under way.
-    async fn ended(&self) {
-        let mut is_under_way = self.is_under_way.subscribe();
-        // It ends with the group.
-        drop(is_under_way.wait_for(|is_under_way| !is_under_way).await);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn one_hand_over_is_under_way_at_a_time() {
-        let hand_overs = HandOvers::default();
-        hand_overs.ended().await;
-        let first = hand_overs.begin().unwrap();
-        assert!(hand_overs.is_under_way() && hand_overs.begin().is_none());
-        // The second attempt has not ended the first.
-        assert!(hand_overs.is_under_way());
-        drop(first);
-        hand_overs.ended().await;
-        assert!(hand_overs.begin().is_some());
-    }
 }

@@ -15,6 +15,7 @@
 
 mod accepting;
 mod admin;
+mod answering;
 mod apply;
 mod asking;
 mod backlog;
@@ -22,6 +23,7 @@ mod backup;
 mod changes;
 mod consensus;
 mod drawn;
+mod entering;
 mod error;
 mod forwarding;
 mod group;

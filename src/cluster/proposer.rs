@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::consensus::{Answered, Consensus, Proposal, Request};
 use super::drawn;
+use super::entering::UnderWay;
 use super::error::ClusterError;
 use super::group::{PATIENCE, failed_write, must_lead};
 use super::state_age::StateAge;
@@ -37,6 +38,8 @@ const QUORUM_AGE_MAX: Duration = PATIENCE;
 pub(super) struct WaitingRequest {
     pub(super) request: Request,
     pub(super) done: oneshot::Sender<Result<Answered, ClusterError>>,
+    /// It counts as under way until it is answered.
+    pub(super) under_way: UnderWay,
 }
 
 /// The answer to an entry that was proposed, when openraft has it.
@@ -75,8 +78,14 @@ pub(super) async fn run(
         if gathered.is_empty() {
             continue;
         }
-        let (requests, clients) = gathered.into_iter().map(|it| (it.request, it.done)).unzip();
+        let (mut requests, mut clients, mut under_way) = (Vec::new(), Vec::new(), Vec::new());
+        for waiting in gathered {
+            requests.push(waiting.request);
+            clients.push(waiting.done);
+            under_way.push(waiting.under_way);
+        }
         answer(propose(&raft, &age, &mut unanswered, requests).await, clients);
+        drop(under_way);
     }
 }
 

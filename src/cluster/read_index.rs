@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::apply::Applier;
 use super::consensus::{Consensus, Request};
+use super::entering::{Count, UnderWay};
 use super::error::ClusterError;
 use super::group::{PATIENCE, leader_of, stopped};
 use super::proposer::{WaitingRequest, deposed, now};
@@ -33,7 +34,7 @@ pub(super) type WaitingRead = oneshot::Sender<Result<(), ClusterError>>;
 pub(super) async fn run(
     raft: Raft<Consensus>,
     state: StateMachine<Consensus, Applier>,
-    writes: mpsc::Sender<WaitingRequest>,
+    (writes, under_way): (mpsc::Sender<WaitingRequest>, Count),
     mut waiting: mpsc::Receiver<WaitingRead>,
 ) {
     while let Some(first) = waiting.recv().await {
@@ -45,7 +46,7 @@ pub(super) async fn run(
         let result = if made(Mistake::ReadNotConfirmed) {
             Ok(())
         } else if u128::from(lag) > LAG_MAX.as_micros() {
-            tick(&writes).await
+            tick(&writes, under_way.begin()).await
         } else {
             confirm_in_time(&raft).await
         };
@@ -86,9 +87,12 @@ async fn confirm(raft: &Raft<Consensus>) -> Result<(), ClusterError> {
 
 /// Moves the time of the group on. That an entry was committed says as much as the others' answer
 /// that this node leads.
-async fn tick(writes: &mpsc::Sender<WaitingRequest>) -> Result<(), ClusterError> {
+async fn tick(
+    writes: &mpsc::Sender<WaitingRequest>,
+    under_way: UnderWay,
+) -> Result<(), ClusterError> {
     let (done, answer) = oneshot::channel();
-    let waiting = WaitingRequest { request: Request::Tick, done };
+    let waiting = WaitingRequest { request: Request::Tick, done, under_way };
     if writes.send(waiting).await.is_err() {
         return Err(ClusterError::Stopped("the node is stopping".to_owned()));
     }

@@ -137,7 +137,7 @@ impl SentBatches<'_> {
     }
 
     fn add(&mut self, group: u64, command: Vec<Bytes>) -> Result<(), ClusterError> {
-        let size = CommandsRequest::size_of(&command);
+        let size = CommandsRequest::size_of_command(&command);
         let batch = self.batches.entry(group).or_default();
         if batch.size.saturating_add(size) > BATCH_SIZE {
             let before = std::mem::take(batch);

@@ -113,8 +113,8 @@ impl ClusterNode {
     }
 
     /// Has other nodes lead the shards that this one leads, as far as they can. Call this before
-    /// you stop a node: clients then wait for a moment, and not until the others miss it. Takes
-    /// some seconds at most.
+    /// you stop a node: clients then wait for a moment, and not until the others miss it. From then
+    /// on, the node takes no lead over. Takes ten seconds at most.
     ///
     /// ```no_run
     /// use bitcask::cluster::{ClusterNode, ClusterOptions};

@@ -117,4 +117,6 @@ pub(crate) use state::copies::open_copy;
 #[cfg(feature = "cluster")]
 pub(crate) use state::feed::{EntryFeed, EntryPlace, EntryStep, FeedFailure};
 pub use state::files::{SnapshotFile, SnapshotFiles};
+#[cfg(feature = "cluster")]
+pub(crate) use state::limits::{REQUEST_SIZE_MAX, WRITE_OVERHEAD};
 pub use state::{SnapshotBuilder, StateMachine, StateStore};

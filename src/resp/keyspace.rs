@@ -37,6 +37,11 @@ const PUT_SIZE_MAX: usize = 512 << 20;
 /// Maximum size of the values that one entry of the log of a cluster puts. It is below what the
 /// log's state accepts. Tests have no room for as much.
 const ENTRY_SIZE_MAX: usize = if cfg!(test) { 96 << 10 } else { 192 << 20 };
+/// Maximum size of what such an entry writes: keys, values, and `ENTRY_WRITE_OVERHEAD` for each. It
+/// is what the log's state accepts.
+pub(crate) const ENTRY_WRITES_MAX: u64 = if cfg!(test) { 128 << 10 } else { 256 << 20 };
+/// How many bytes the log's state counts for a write besides its key and its value.
+pub(crate) const ENTRY_WRITE_OVERHEAD: u64 = 64;
 
 /// How long a key lives after a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,8 +344,27 @@ fn too_large(size: usize, limit: usize) -> Answer<()> {
 /// Refuses values that are too much for an entry of the log of a cluster. All nodes have to hold
 /// what it puts, however often it is applied, and decide alike. So the size is that of the bytes,
 /// wherever they lie.
-pub(super) fn check_entry_size(size: usize) -> Answer<()> {
+fn check_entry_size(size: usize) -> Answer<()> {
     if size > ENTRY_SIZE_MAX { too_large(size, ENTRY_SIZE_MAX) } else { Ok(()) }
+}
+
+/// How much an entry of the log of a cluster has to put for one command, in the same bytes on all
+/// nodes.
+#[derive(Debug, Default)]
+pub(super) struct EntryShare {
+    values: usize,
+    writes: u64,
+}
+
+impl EntryShare {
+    /// Adds what is put under a stored key. Returns whether an entry that puts nothing else has
+    /// room for all that was added.
+    pub(super) fn add(&mut self, stored_key: &[u8], value: &[u8]) -> bool {
+        let size = (stored_key.len() as u64).saturating_add(value.len() as u64);
+        self.values = self.values.saturating_add(value.len());
+        self.writes = self.writes.saturating_add(size).saturating_add(ENTRY_WRITE_OVERHEAD);
+        self.values <= ENTRY_SIZE_MAX && self.writes <= ENTRY_WRITES_MAX
+    }
 }
 
 /// Refuses keys that the store cannot hold.

@@ -90,6 +90,8 @@ mod transaction;
 
 #[cfg(feature = "cluster")]
 pub(crate) use chance::random as chance;
+#[cfg(feature = "cluster")]
+pub(crate) use keyspace::{ENTRY_WRITE_OVERHEAD, ENTRY_WRITES_MAX};
 pub use options::RespOptions;
 #[cfg(feature = "cluster")]
 pub(crate) use replicated::{

@@ -48,9 +48,13 @@ impl CommandsRequest {
     /// Returns about how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         let watched = self.watched.iter().map(|(key, _)| key.len() + 32).sum::<usize>();
-        // A command takes memory even if it has no arguments.
-        let size_of = |args: &Vec<Bytes>| Self::size_of(args) + size_of::<Vec<Bytes>>();
-        self.commands.iter().map(size_of).sum::<usize>() + watched
+        self.commands.iter().map(|args| Self::size_of_command(args)).sum::<usize>() + watched
+    }
+
+    /// Returns how many of these bytes are those of a command. It takes memory even if it has no
+    /// arguments.
+    pub(crate) fn size_of_command(args: &[Bytes]) -> usize {
+        Self::size_of(args) + size_of::<Vec<Bytes>>()
     }
 
     /// Returns how many of these bytes are those of some arguments.

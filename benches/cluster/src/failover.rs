@@ -63,8 +63,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Value, Failure> {
     Err(format!("no write succeeds: {failures:?}").into())
 }
 
-/// Writes one key while the node that leads it is asked to end, and returns the longest time between
-/// two writes that succeeded.
+/// Writes one key while the node that leads it is asked to end, and returns the longest time
+/// between two writes that succeeded.
 pub(crate) async fn stop(arguments: &Arguments) -> Result<Value, Failure> {
     let mut client = Client::connect(arguments).await?;
     let key = arguments.key(arguments.seed);

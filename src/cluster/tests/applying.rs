@@ -51,6 +51,12 @@ impl AppliedGroup {
     pub(super) async fn run(&mut self, time: u64, command: &str) -> String {
         texts(&self.entry(time, vec![vec![command.to_owned()]]).await[0])[0].clone()
     }
+
+    /// Applies a command behind that of another client, in one entry. Returns both replies as text.
+    async fn with_another(&mut self, command: &str) -> Vec<String> {
+        let entry = vec![vec!["SET a 1".to_owned()], vec![command.to_owned()]];
+        self.entry(1000, entry).await.iter().flat_map(texts).collect()
+    }
 }
 
 pub(super) fn texts(answered: &Answered) -> Vec<String> {
@@ -105,19 +111,56 @@ async fn how_a_node_stores_values_has_no_say_in_what_it_copies() {
             assert!(reply.contains("Integer(1)"), "{reply}");
         }
         group.run(1000, &format!("HSET small f {value}")).await;
+        group.run(1000, "SET x 1").await;
         let mut view = Vec::new();
-        for copy in ["COPY big x", "COPY small y"] {
-            let entry = vec![vec!["SET a 1".to_owned()], vec![copy.to_owned()]];
-            view.extend(group.entry(1000, entry).await.iter().flat_map(texts));
+        for copy in ["COPY big x", "COPY big y", "COPY big x REPLACE", "COPY small z"] {
+            group.run(1000, "DEL a").await;
+            view.extend(group.with_another(copy).await);
             view.push(group.run(1000, "GET a").await);
-            view.push(group.run(1000, "EXISTS x y").await);
+            view.push(group.run(1000, "EXISTS x y z").await);
         }
+        view.push(group.run(1000, "GET x").await);
+        // Others in its entry may leave a copy no room, which refuses all of them.
+        let large = vec![format!("SET a {}", "a".repeat(20 << 10))];
+        let entry = vec![large, vec!["COPY small w".to_owned()]];
+        view.extend(group.entry(1000, entry).await.iter().flat_map(texts));
+        view.push(group.run(1000, "EXISTS w").await);
         seen.push(view);
     }
     assert_eq!(seen[0], seen[1]);
-    let all_refused = seen[0][..2].iter().all(|it| it.starts_with("refused: "));
-    assert!(all_refused && seen[0][2].contains("Null"), "{:?}", seen[0]);
-    assert!(seen[0][7].contains("Integer(1)"), "{:?}", seen[0]);
+    let copied = |reply: usize, expected: &str| {
+        let view = &seen[0][4 * reply..][..4];
+        assert!(view[1].contains(expected) && !view[2].contains("Null"), "{view:?}");
+    };
+    copied(0, "Integer(0)");
+    copied(1, "too large to be copied");
+    copied(2, "too large to be copied");
+    copied(3, "Integer(1)");
+    assert!(seen[0][15].contains("Integer(2)") && !seen[0][16].contains("Null"), "{:?}", seen[0]);
+    let all_refused = seen[0][17..19].iter().all(|it| it.starts_with("refused: "));
+    assert!(all_refused && seen[0][19].contains("Integer(0)"), "{:?}", seen[0]);
+}
+
+/// Such a copy read all fields, and then refused the entry as a whole.
+#[tokio::test]
+async fn a_copy_of_many_fields_without_values_is_refused_before_it_is_written() {
+    let mut group = AppliedGroup::new();
+    for (key, parts) in [("fits", 2), ("many", 4)] {
+        for part in 0..parts {
+            let fields = (0..500).map(|field| format!(" {part}-{field} "));
+            let fields: String = fields.collect();
+            let reply = group.run(1000, &format!("HSET {key}{fields}")).await;
+            assert!(reply.contains("Integer(500)"), "{reply}");
+        }
+    }
+    let replies = group.with_another("COPY fits x").await;
+    assert!(replies[1].contains("Integer(1)"), "{replies:?}");
+    assert!(group.run(1000, "HLEN x").await.contains("Integer(1000)"));
+    group.run(1000, "DEL a").await;
+    let replies = group.with_another("COPY many x REPLACE").await;
+    assert!(replies[1].contains("too large to be copied"), "{replies:?}");
+    assert!(group.run(1000, "EXISTS a").await.contains("Integer(1)"));
+    assert!(group.run(1000, "HLEN x").await.contains("Integer(1000)"));
 }
 
 #[test]

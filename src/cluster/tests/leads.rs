@@ -5,17 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use super::pairs::started;
 use crate::cluster::consensus::{Answered, Request};
+use crate::cluster::error::ClusterError;
 use crate::cluster::group::{GroupMetrics, PATIENCE};
 use crate::cluster::map::MAP_GROUP;
 use crate::cluster::network::Tcp;
+use crate::cluster::network::messages::{PeerAnswer, PeerRequest, Recipient};
+use crate::cluster::network::server::PeerNode as _;
 use crate::cluster::node::Node;
 use crate::resp::CommandsRequest;
 
 /// How often a machine may be so busy that a node misses its leader.
 const ATTEMPTS: u64 = 5;
+
+/// Number of clients that write at the same time.
+const WRITERS: usize = 8;
 
 /// Starts three nodes, the first of which leads one shard.
 async fn trio(dir: &TempDir) -> [Arc<Node<Tcp>>; 3] {
@@ -42,8 +49,26 @@ fn counting() -> Request {
     Request::Commands(CommandsRequest::new(vec![command], Vec::new()))
 }
 
-/// If the others went on to count on their leader, the chosen node would need a second election, and
-/// clients would wait for it.
+/// Writes without a pause. Returns what was not done, or may not have been.
+fn write_until(
+    is_over: &Arc<AtomicBool>,
+    node: &Arc<Node<Tcp>>,
+) -> JoinHandle<Vec<Result<Answered, ClusterError>>> {
+    let (is_over, node) = (Arc::clone(is_over), Arc::clone(node));
+    tokio::spawn(async move {
+        let (group, mut failures) = (node.group(1).unwrap(), Vec::new());
+        while !is_over.load(Ordering::Relaxed) {
+            match node.write(&group, counting()).await {
+                Ok(Answered::Replies(Some(_))) => {}
+                failed => failures.push(failed),
+            }
+        }
+        failures
+    })
+}
+
+/// If the others went on to count on their leader, the chosen node would need a second election,
+/// and clients would wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lead_is_handed_over_in_one_election_and_no_write_fails() {
     let dir = tempfile::tempdir().unwrap();
@@ -54,22 +79,13 @@ async fn a_lead_is_handed_over_in_one_election_and_no_write_fails() {
         let group = nodes[to].group(1).unwrap();
         let term = group.metrics().current_term;
         let is_over = Arc::new(AtomicBool::new(false));
-        let writing = tokio::spawn({
-            let is_over = Arc::clone(&is_over);
-            async move {
-                let (group, mut failures) = (old.group(1).unwrap(), Vec::new());
-                while !is_over.load(Ordering::Relaxed) {
-                    match old.write(&group, counting()).await {
-                        Ok(Answered::Replies(Some(_))) => {}
-                        failed => failures.push(failed),
-                    }
-                }
-                failures
-            }
-        });
+        let writing = (0..WRITERS).map(|_| write_until(&is_over, &old)).collect::<Vec<_>>();
         group.lead(&nodes[to]).await.unwrap();
         is_over.store(true, Ordering::Relaxed);
-        let failures = writing.await.unwrap();
+        let mut failures = Vec::new();
+        for writer in writing {
+            failures.extend(writer.await.unwrap());
+        }
         if group.metrics().current_term == term + 1 {
             assert!(failures.is_empty(), "{failures:?}");
             was_handed_over = true;
@@ -87,6 +103,10 @@ async fn a_node_that_is_to_stop_hands_over_what_it_leads() {
     let nodes = trio(&dir).await;
     let terms = [MAP_GROUP, 1].map(|number| nodes[0].group(number).unwrap().metrics().current_term);
     nodes[0].hand_leads_over().await;
+    // It would take the lead into its grave.
+    let answer = nodes[0].answer(Recipient::default(), 1, PeerRequest::Lead).await;
+    let refusal = "node 1 is about to stop";
+    assert!(matches!(&answer, PeerAnswer::Failed(why) if why == refusal), "{answer:?}");
     for (number, term) in [MAP_GROUP, 1].into_iter().zip(terms) {
         let groups = nodes.each_ref().map(|node| node.group(number).unwrap());
         assert!(groups[0].metrics().current_term > term, "nobody was elected in group {number}");

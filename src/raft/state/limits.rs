@@ -14,10 +14,10 @@ use crate::store::Transaction;
 /// Maximum size of what a request writes, in bytes: keys, values, and `WRITE_OVERHEAD` for each. It
 /// is half of what a batch of the store can have. So whatever is within it fits into a batch,
 /// together with the record of what was applied. Tests have no room for as much.
-pub(super) const REQUEST_SIZE_MAX: u64 = if cfg!(test) { 128 << 10 } else { 256 << 20 };
+pub(crate) const REQUEST_SIZE_MAX: u64 = if cfg!(test) { 128 << 10 } else { 256 << 20 };
 
 /// About how many bytes a write takes besides its key and its value, and never less than it takes.
-pub(super) const WRITE_OVERHEAD: u64 = 64;
+pub(crate) const WRITE_OVERHEAD: u64 = 64;
 
 /// Returns the options of a state machine's store.
 pub(super) fn without_limits(options: Options) -> Options {

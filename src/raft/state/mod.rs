@@ -17,7 +17,7 @@ pub(crate) mod feed;
 mod feed_tests;
 pub(super) mod files;
 mod held;
-mod limits;
+pub(super) mod limits;
 mod owned_dir;
 mod pointer;
 #[cfg(feature = "cluster")]

@@ -12,12 +12,14 @@ use super::keys::database_number;
 use super::{arg, encoded, integer, is, rest};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
-use crate::resp::keyspace::{Keyspace, Lifespan, check_entry_size, check_key};
+use crate::resp::keyspace::{EntryShare, Keyspace, Lifespan, check_key};
 use crate::resp::keyspace_transaction::in_transaction;
 use crate::resp::refusal::{Answer, NO_SUCH_KEY, refused, syntax};
 use crate::resp::reply::{OK, Reply};
 use crate::resp::reply_memory::ReplyMemory;
 use crate::value::Value;
+
+const TOO_LARGE_TO_COPY: &str = "ERR the hash is too large to be copied in a cluster";
 
 /// Renames a key. Returns whether it did.
 fn rename_key(space: &mut Keyspace<'_>, args: &[Bytes], only_new: bool) -> Answer<bool> {
@@ -62,28 +64,29 @@ impl KeyCopy {
     /// Copies what a key holds for a reply, within a transaction.
     pub(super) fn read(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<Self>> {
         let mut memory = ReplyMemory::default();
-        Self::read_admitted(space, key, |value| memory.add(&Reply::Stored(value.clone())))
+        Self::read_admitted(space, key, |_, value| memory.add(&Reply::Stored(value.clone())))
     }
 
-    /// Copies what a key holds for a [`write`](Self::write), within a transaction.
+    /// Copies what a key holds for a [`write`](Self::write), within a transaction. Nothing is
+    /// written yet, so what no entry of the log has room for is refused without the commands around
+    /// it.
     fn read_to_write(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<Self>> {
         if space.chance.is_none() {
             return Self::read(space, key);
         }
         // How much memory the values take is different on each node of a cluster, but all of them
         // have to come to the same result.
-        let mut size = 0_usize;
-        Self::read_admitted(space, key, |value| {
-            size = size.saturating_add(value.len());
-            check_entry_size(size)
+        let mut share = EntryShare::default();
+        Self::read_admitted(space, key, |stored_key, value| {
+            if share.add(stored_key, value) { Ok(()) } else { refused(TOO_LARGE_TO_COPY) }
         })
     }
 
-    /// Copies what a key holds, if a closure admits the value of each field.
+    /// Copies what a key holds, if a closure admits the stored key and the value of each field.
     fn read_admitted(
         space: &Keyspace<'_>,
         key: &[u8],
-        mut admit: impl FnMut(&Value) -> Answer<()>,
+        mut admit: impl FnMut(&[u8], &Value) -> Answer<()>,
     ) -> Answer<Option<Self>> {
         let Some(value) = space.stored(&encoded(key))? else { return Ok(None) };
         let Holding::Hash(header) = Holding::new(value.clone()) else {
@@ -95,7 +98,7 @@ impl KeyCopy {
         let mut fields = Vec::new();
         for field in space.fields(header) {
             let (key, value) = field?;
-            admit(&value)?;
+            admit(&key, &value)?;
             fields.push((name(&key), value));
         }
         Ok(Some(Self::Hash(fields)))
@@ -154,6 +157,10 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         Ok(Reply::Integer(1))
     };
     space.atomically_on(&[from, to], |space| {
+        // A copy that is not put need not be read, and may be more than can be put.
+        if is_here && !replace && space.exists(to)? {
+            return Ok(Reply::Integer(0));
+        }
         let Some(copy) = KeyCopy::read_to_write(space, from)? else { return Ok(Reply::Integer(0)) };
         let life = life_of(space, from)?;
         let Some(target) = &target else { return write(space, &copy, life) };
