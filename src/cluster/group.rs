@@ -36,8 +36,9 @@ const RENAMED_MAX: usize = 128 << 10;
 const HISTORY: History = History::LastUpTo { duration: Duration::from_secs(600), bytes: 64 << 20 };
 /// Time after which a client is told that the group does not answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest time for a sign of a leader, in milliseconds. To hand a lead over takes up to four times
-/// as long, and others wait for 15 s.
+
+/// Longest time for a sign of a leader, in milliseconds. To hand a lead over takes up to twice as
+/// long and some seconds more, and others wait for 15 s.
 const ELECTION_MAX: u64 = 3000;
 
 /// What openraft says of a group.
