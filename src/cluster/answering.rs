@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::ClusterError;
 use super::group::RaftGroup;
+use super::group_members::finished;
 use super::map::MapChange;
 use super::network::PeerTransport;
 use super::network::messages::{PeerAnswer, PeerRequest, Recipient};
@@ -135,8 +136,9 @@ impl<T: PeerTransport> Node<T> {
                 group.remove_member(id).await?;
             }
             PeerRequest::Lead => {
-                self.check_stays()?;
-                group()?.lead(self).await?;
+                let (node, group) = (Arc::clone(self), group()?);
+                // Nobody else stands for a while once the lead was released to this node.
+                finished(async move { group.lead(&node).await }).await?;
             }
             PeerRequest::Yield { to } => group()?.yield_lead(self, to).await?,
             PeerRequest::BuildSnapshot => group()?.build_snapshot().await?,

@@ -6,7 +6,7 @@
 //!   nothing is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -38,8 +38,14 @@ impl RaftGroup {
     /// Waits for the leader that is being elected, as long as that takes after a hand-over. Returns
     /// an error if this node does not lead.
     pub(super) async fn await_lead(&self) -> Result<(), ClusterError> {
-        let is_handed_over = self.handing_over.has_begun();
-        if is_handed_over || is_open(&self.raft.metrics().borrow()) {
+        let (is_open, term) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            (is_open(&metrics), metrics.vote.leader_id.term)
+        };
+        let has_begun = self.handing_over.has_begun();
+        if has_begun || is_open {
+            let is_handed_over = has_begun || self.handing_over.has_released(term);
             let waiting = self.handing_over.waiting.begin();
             if is_handed_over || waiting.count() <= WAITING_MAX {
                 drop(tokio::time::timeout(VOTE_TIME, self.elected()).await);
@@ -106,6 +112,8 @@ impl Drop for UnderWay {
 #[derive(Debug, Default)]
 pub(super) struct HandOvers {
     has_begun: watch::Sender<bool>,
+    /// The term of the last leader for which others were released, here or by another node.
+    released: AtomicU64,
     /// What may get into the log.
     pub(super) under_way: Count,
     /// The requests that wait for a leader.
@@ -132,6 +140,16 @@ impl HandOvers {
     pub(super) fn begin(&self) -> Option<HandOver<'_>> {
         let is_first = |has_begun: &mut bool| !std::mem::replace(has_begun, true);
         self.has_begun.send_if_modified(is_first).then(|| HandOver(&self.has_begun))
+    }
+
+    /// Notes that the next leader is to have a term.
+    pub(super) fn note_released(&self, term: u64) {
+        self.released.store(term, Ordering::SeqCst);
+    }
+
+    /// Returns whether an election of a term is part of a hand-over.
+    fn has_released(&self, term: u64) -> bool {
+        term > 0 && self.released.load(Ordering::SeqCst) == term
     }
 
     /// Waits until none is under way.

@@ -168,6 +168,9 @@ impl RaftGroup {
         quorum_age: Option<u64>,
     ) -> (Result<AppendEntriesResponse<u64>, RaftError<u64>>, bool) {
         let (committed, received) = (rpc.leader_commit, Instant::now());
+        if !rpc.vote.is_committed() {
+            self.handing_over.note_released(rpc.vote.leader_id().term);
+        }
         // A new leader may not know yet what was committed before it. It does once it has committed
         // an entry of its own.
         let leader_term = rpc.vote.leader_id().term;

@@ -168,12 +168,11 @@ impl RaftGroup {
         for _ in 0..ATTEMPTS {
             let Some(change) = needed(&self.metrics())? else { return Ok(()) };
             let (raft, under_way) = (self.raft.clone(), self.enter().await?);
-            let changing = async move {
-                let changed = raft.change_membership(change, false).await;
-                drop(under_way);
-                changed
-            };
-            let result = self.within_lead(changing).await?;
+            let changing = async move { raft.change_membership(change, false).await };
+            let result = self.within_lead(changing).await;
+            // openraft may never answer, and what it has appended is in the log.
+            drop(under_way);
+            let result = result?;
             let is_busy = matches!(
                 result,
                 Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(

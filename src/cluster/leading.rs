@@ -50,6 +50,7 @@ impl RaftGroup {
     ) -> Result<(), ClusterError> {
         let me = node.options.id;
         for _ in 0..LEAD_ATTEMPTS {
+            node.check_stays()?;
             let mut last_term = None;
             match self.leader() {
                 Some(leader) if leader == me => return Ok(()),
@@ -194,6 +195,7 @@ impl RaftGroup {
         }
         // Without a majority, the election takes as long as without a hand-over.
         asking.join_all().await;
+        self.handing_over.note_released(at.term + 1);
         let released = self.raft.append_entries(message()).await;
         released.map_err(|error| stopped(&error))?;
         // Whoever waits must not find what openraft has said before.
@@ -208,11 +210,16 @@ impl<T: PeerTransport> Node<T> {
     pub(crate) async fn hand_leads_over(self: &Arc<Self>) {
         self.is_leaving.store(true, Ordering::SeqCst);
         // It may have been about to be elected.
-        for _ in 0..LEAD_ATTEMPTS {
+        for attempt in 0..LEAD_ATTEMPTS {
             let groups = self.all_groups().into_iter();
-            let led: Vec<_> = groups.filter(|group| group.must_lead().is_ok()).collect();
+            // A node that does not lead a group knows no successor.
+            let led: Vec<_> = groups.filter(|group| !self.successors(group).is_empty()).collect();
             if led.is_empty() {
                 return;
+            }
+            if attempt > 0 {
+                // Requests may have waited for what has failed. They get as much time.
+                tokio::time::sleep(REST_TIME).await;
             }
             let mut handing = JoinSet::new();
             for (turn, group) in led.into_iter().enumerate() {
@@ -255,7 +262,11 @@ impl<T: PeerTransport> Node<T> {
         }
         let first = turn % successors.len();
         successors.rotate_left(first);
-        for (id, address) in successors.into_iter().take(SUCCESSORS_ASKED) {
+        for (place, (id, address)) in successors.into_iter().take(SUCCESSORS_ASKED).enumerate() {
+            if place > 0 {
+                // Requests may have waited for what has failed. They get as much time.
+                tokio::time::sleep(REST_TIME).await;
+            }
             let mut connection = self.network(group.number).connection_to(Some(id), &address);
             // If all of it fails, the group elects somebody as soon as it misses this node.
             let asked = connection.ask(&PeerRequest::Lead, LEAD_TIME).await;
