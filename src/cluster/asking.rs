@@ -16,7 +16,7 @@ use super::node::Node;
 
 /// Time for an answer.
 pub(super) const SHORT_TIME: Duration = Duration::from_secs(15);
-/// Time in which a node has to say what it leads. Somebody waits who asks several.
+/// Time for a node to say what it leads. Several are asked, one after the other.
 const STATUS_TIME: Duration = Duration::from_secs(2);
 
 impl<T: PeerTransport> Node<T> {

@@ -97,7 +97,7 @@ impl Clone for Count {
 
 impl UnderWay {
     /// Returns how many are under way together with this one.
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }

@@ -100,8 +100,8 @@ impl RaftGroup {
         (at.map(|at| at.index), transfer.map(|transfer| transfer.sent))
     }
 
-    /// Returns an error if a member does not answer this node, however often it is asked. Each time
-    /// it is asked on a new connection: the others may be dead, and nobody has noticed.
+    /// Returns an error if a member answers none of several questions of this node. Each goes over
+    /// a new connection, because those that exist may be dead without a sign.
     async fn check_reaches<T: PeerTransport>(
         &self,
         node: &Node<T>,

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -15,6 +14,7 @@ use tokio::time::timeout;
 use super::accepting::serve_each;
 use super::changes::ClusterChanges;
 use super::changes::position::ClusterPosition;
+use super::entering::Count;
 use super::error::{ClusterError, failed};
 use super::http;
 use super::network::Tcp;
@@ -208,7 +208,7 @@ impl ClusterNode {
         // Connections need a store of their own, which stays empty.
         let local = Bitcask::open(node.options.dir.join("local"), node.options.store.clone());
         let local = Arc::new(local.map_err(io::Error::other)?);
-        let shards = Arc::new(NodeShards { node, runtime, waiting: AtomicUsize::new(0) });
+        let shards = Arc::new(NodeShards { node, runtime, waiting: Count::default() });
         RespServer::bind(address, local, options.shards(shards))
     }
 

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::consensus::{Answered, Request};
+use super::entering::{Count, UnderWay};
 use super::error::ClusterError;
 use super::group::{RaftGroup, leader_of, stopped};
 use super::network::PeerTransport;
@@ -22,22 +22,13 @@ use crate::resp::{
 pub(super) struct NodeShards<T> {
     pub(super) node: Arc<Node<T>>,
     pub(super) runtime: Handle,
-    /// Number of commands that wait for a group.
-    pub(super) waiting: AtomicUsize,
+    /// The commands that wait for a group.
+    pub(super) waiting: Count,
 }
 
 /// Maximum number of commands that wait for groups. Each holds a thread, of which there are 512,
 /// and the other commands need some too.
 const WAITING_MAX: usize = 400;
-
-/// A command that waits. It counts until this is dropped.
-struct WaitingCommand<'a>(&'a AtomicUsize);
-
-impl Drop for WaitingCommand<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 impl<T> fmt::Debug for NodeShards<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,10 +41,13 @@ impl<T: PeerTransport> NodeShards<T> {
         self.node.group(shard).ok_or(ShardFailure::NoLeader)
     }
 
-    fn wait(&self) -> Result<WaitingCommand<'_>, ShardFailure> {
-        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
-        let waiting = WaitingCommand(&self.waiting);
-        if before < WAITING_MAX { Ok(waiting) } else { Err(self.failure(ClusterError::Busy)) }
+    fn wait(&self) -> Result<UnderWay, ShardFailure> {
+        let waiting = self.waiting.begin();
+        if waiting.count() <= WAITING_MAX {
+            Ok(waiting)
+        } else {
+            Err(self.failure(ClusterError::Busy))
+        }
     }
 
     /// Returns the replies to commands, or what a client of Redis is told instead.

@@ -239,12 +239,13 @@ impl Recorder {
         }
     }
 
-    /// Judges the transfers: each was made once, or not at all, as its client was told.
+    /// Judges the transfers: those that were acknowledged were made once, those that were refused
+    /// were not made, and the accounts hold what all of them have moved.
     fn judge_bank(&self, copy: &FeedCopy) {
         let transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
         for (note, is_made) in &*transfers {
             let told = copy.values.get(note).map_or(0, Vec::len);
-            assert_eq!(told, usize::from(*is_made), "{note} was told so often");
+            assert_eq!(told, usize::from(*is_made), "how often the feed has told {note}");
         }
         let made = transfers.iter().filter(|(_, is_made)| *is_made).count() as u64;
         println!("{made} transfers, told in {} entries", copy.transfers);

@@ -26,12 +26,7 @@ const FAILOVER_MAX: Duration = Duration::from_secs(90);
 
 /// Writes one key, kills the node that leads it, and returns when a write succeeded again.
 pub(crate) async fn run(arguments: &Arguments) -> Result<Value, Failure> {
-    let mut client = Client::connect(arguments).await?;
-    let key = arguments.key(arguments.seed);
-    let value = arguments.value(&key);
-    for _ in 0..WRITES {
-        client.put(&key, &value).await?;
-    }
+    let (mut client, key, value) = written(arguments).await?;
     let leader = client.node_of(&key);
     let (address, pid) = (&arguments.nodes[leader], arguments.pids[leader]);
     // The replica of a Redis master has none of its own when it takes over.
@@ -63,28 +58,23 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Value, Failure> {
     Err(format!("no write succeeds: {failures:?}").into())
 }
 
-/// Writes one key while the node that leads it is asked to end, and returns the longest time
-/// between two writes that succeeded.
+/// Writes one key while the node that leads it is asked to end. Returns the longest time between
+/// two writes that succeeded.
 pub(crate) async fn stop(arguments: &Arguments) -> Result<Value, Failure> {
-    let mut client = Client::connect(arguments).await?;
-    let key = arguments.key(arguments.seed);
-    let value = arguments.value(&key);
-    for _ in 0..WRITES {
-        client.put(&key, &value).await?;
-    }
+    let (mut client, key, value) = written(arguments).await?;
     let leader = client.node_of(&key);
     let (address, pid) = (&arguments.nodes[leader], arguments.pids[leader]);
-    let mut written = Instant::now();
+    let mut last = Instant::now();
     let (mut ended, mut pause) = (None, Duration::ZERO);
     let mut failures: BTreeMap<String, u64> = BTreeMap::new();
     signal("-TERM", pid)?;
-    while written.elapsed() < FAILOVER_MAX {
+    while last.elapsed() < FAILOVER_MAX {
         let failure = match timeout(ATTEMPT_MAX, client.put(&key, &value)).await {
             Ok(Ok(())) => {
-                pause = pause.max(written.elapsed());
-                written = Instant::now();
+                pause = pause.max(last.elapsed());
+                last = Instant::now();
                 if TcpStream::connect(address).await.is_err() {
-                    let ended: Instant = *ended.get_or_insert(written);
+                    let ended: Instant = *ended.get_or_insert(last);
                     if ended.elapsed() > AFTER {
                         let milliseconds = pause.as_secs_f64() * 1e3;
                         return Ok(json!({
@@ -104,6 +94,17 @@ pub(crate) async fn stop(arguments: &Arguments) -> Result<Value, Failure> {
         sleep(PAUSE).await;
     }
     Err(format!("no write succeeds: {failures:?}").into())
+}
+
+/// Writes one key some times. Returns the client, the key and its value.
+async fn written(arguments: &Arguments) -> Result<(Client, Vec<u8>, Vec<u8>), Failure> {
+    let mut client = Client::connect(arguments).await?;
+    let key = arguments.key(arguments.seed);
+    let value = arguments.value(&key);
+    for _ in 0..WRITES {
+        client.put(&key, &value).await?;
+    }
+    Ok((client, key, value))
 }
 
 fn signal(name: &str, pid: u32) -> Result<(), Failure> {

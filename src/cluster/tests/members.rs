@@ -158,14 +158,19 @@ fn a_node_announces_itself_again_if_the_leader_has_failed_or_another_has_answere
     assert_eq!(loopback.failing.load(Ordering::Relaxed), 0);
 }
 
+/// Has the map name a second node, which need not exist.
+async fn put_second<T: PeerTransport>(node: &Arc<Node<T>>, address: &str) {
+    let addresses = NodeAddresses { cluster: address.to_owned(), ..Default::default() };
+    let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
+    node.at_leader(MAP_GROUP, put).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_voter_is_not_removed_and_one_that_has_not_joined_is() {
     let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
     let node = loopback.start(dir.path(), "127.0.0.1:2").await;
     node.init(1).await.unwrap();
-    let addresses = NodeAddresses { cluster: "127.0.0.1:4".to_owned(), ..Default::default() };
-    let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
-    node.at_leader(MAP_GROUP, put).await.unwrap();
+    put_second(&node, "127.0.0.1:4").await;
     let refusal = node.remove(1).await.unwrap_err().to_string();
     assert!(refusal.starts_with("group 0 would have no voter without node 1"), "{refusal}");
     node.remove(2).await.unwrap();
@@ -182,9 +187,7 @@ async fn a_leader_that_nobody_confirms_does_not_judge_a_removal() {
     let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
     let node = loopback.start(dir.path(), "127.0.0.1:2").await;
     node.init(1).await.unwrap();
-    let addresses = NodeAddresses { cluster: GONE.to_owned(), ..Default::default() };
-    let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
-    node.at_leader(MAP_GROUP, put).await.unwrap();
+    put_second(&node, GONE).await;
     let group = node.group(MAP_GROUP).unwrap();
     group.add_learner(2, GONE.to_owned()).await.unwrap();
     let raft = group.raft.clone();
@@ -207,9 +210,7 @@ fn a_node_looks_for_the_leader_beyond_its_seed() {
     within(async {
         let node = loopback.start(dir.path(), "127.0.0.1:2").await;
         node.init(1).await.unwrap();
-        let addresses = NodeAddresses { cluster: "127.0.0.1:4".to_owned(), ..Default::default() };
-        let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
-        node.at_leader(MAP_GROUP, put).await.unwrap();
+        put_second(&node, "127.0.0.1:4").await;
         until(|| node.group(1).unwrap().leader() == Some(1)).await;
         let likely = |turn| node.likely_leader(1, Some(GONE), turn);
         let leader = ("127.0.0.1:1".to_owned(), true);
@@ -232,7 +233,7 @@ fn a_node_looks_for_the_leader_beyond_its_seed() {
     }
 }
 
-/// As long as a node knows of no other one, what answers has the last word.
+/// A node that knows of no other one takes a refusal as final, whatever it is that answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_node_hears_what_its_seed_says() {
     let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
@@ -284,9 +285,7 @@ async fn a_removal_says_which_group_nobody_leads() {
     let (dir, loopback) = (tempfile::tempdir().unwrap(), Loopback::default());
     let node = loopback.start(dir.path(), "127.0.0.1:2").await;
     node.init(1).await.unwrap();
-    let addresses = NodeAddresses { cluster: GONE.to_owned(), ..Default::default() };
-    let put = || PeerRequest::PutNode { id: 2, addresses: addresses.clone() };
-    node.at_leader(MAP_GROUP, put).await.unwrap();
+    put_second(&node, GONE).await;
     let group = node.group(1).unwrap();
     group.stop().await;
     until(|| group.check_running().is_err()).await;

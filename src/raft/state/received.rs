@@ -24,9 +24,9 @@ where
         self.0.begin_receiving()
     }
 
-    /// Reads all of a snapshot that has arrived. Returns what is wrong with it, if anything is. It
-    /// can be written no more. The closure ends this early: it is asked while segments are read,
-    /// and between the other parts.
+    /// Reads all of a snapshot that has arrived, to which nothing more can be written from now on.
+    /// Returns what is wrong with it, if anything is. The closure, which is asked while segments
+    /// are read and between the other parts, ends this early by returning `true`.
     ///
     /// Hints and indexes that do not match are removed: the store builds them anew.
     pub(crate) fn find_damage(

@@ -19,6 +19,7 @@ use crate::resp::reply::{OK, Reply};
 use crate::resp::reply_memory::ReplyMemory;
 use crate::value::Value;
 
+/// Reply to a `COPY` of more than one entry of the log of a cluster can put.
 const TOO_LARGE_TO_COPY: &str = "ERR the hash is too large to be copied in a cluster";
 
 /// Renames a key. Returns whether it did.
